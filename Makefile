@@ -1,0 +1,55 @@
+# Two commands are the whole set-up: `make demo` and `make test`. Both need only Python >= 3.11 and make.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.8
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-quick check stack stack-down bench docs format clean
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv with everything, as locked in uv.lock
+
+$(INSTALLED): uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	$(BIN)/uv sync --frozen --all-extras --python $(BIN)/python
+	@touch $@
+
+demo: install ## the whole product in one process: no server, no configuration
+	$(BIN)/inference-worker demo
+
+test: install ## every test a Python-only machine can run, a real Kafka included
+	$(BIN)/python -m pytest
+
+test-quick: install ## the tests that need no broker
+	$(BIN)/python -m pytest -m "not broker" -q
+
+check: install ## format, lint, types, imports, generated docs, security lint, and `make test`
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app loadgen deploy
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-files uv.lock
+	$(MAKE) --no-print-directory test
+
+stack: install ## a real Kafka and a schema registry on free local ports, without Docker
+	$(BIN)/python -m deploy.local up --registry
+
+stack-down: install ## stop what `make stack` started
+	$(BIN)/python -m deploy.local down
+
+docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
+	$(BIN)/python -m docs.generate
+
+format: install ## format the code and mend what the linter can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove what the build and the demo made
+	rm -rf .venv var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,33 @@
+"""`inference-worker` and `python -m app`: the command line, and what each error means for the exit status."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from app.cli import demo, models, run
+from app.errors import AppError, StartupError
+
+EXIT_FATAL, EXIT_BAD_START = 1, 2
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold secrets
+    help="Kafka streaming inference: Avro events in, micro-batched ONNX predictions out.",
+)
+cli.command()(demo.demo)
+cli.command()(run.run)
+cli.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Entry point; never shows a traceback for an error we raise on purpose."""
+    try:
+        cli()
+    except AppError as exc:
+        Console(stderr=True, soft_wrap=True).print(f"{type(exc).__name__}: {exc}", markup=False, style="red")
+        sys.exit(EXIT_BAD_START if isinstance(exc, StartupError) else EXIT_FATAL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Frozen facts about what happened, handed to observers. Metrics watch; they never steer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import Reason, Stage
+from app.records import IntArray, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScored:
+    """A batch went through the model; nothing of it is committed yet."""
+
+    rows: int
+    cause: str
+    waited_s: float
+    scored_s: float
+    model_s: float
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of the records of a batch; counted only once it is committed.
+
+    timestamps_ms: of every record with an outcome. confidence: (m,) of the predictions, or None.
+    results: predicted class → how often. rejected: (stage, reason) → how often.
+    """
+
+    model: str
+    version: str
+    predicted: int
+    skipped: int
+    results: Mapping[str, int]
+    rejected: Mapping[tuple[Stage, Reason], int]
+    timestamps_ms: IntArray
+    confidence: npt.NDArray[Any] | None = None
+
+    @property
+    def dead_lettered(self) -> int:
+        """Records sent to the dead-letter topic."""
+        return sum(self.rejected.values())
+
+    @property
+    def records(self) -> int:
+        """Records with an outcome."""
+        return self.predicted + self.skipped + self.dead_lettered
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """These outcomes are durable since `at_ms` (epoch)."""
+
+    outcomes: tuple[Outcomes, ...]
+    at_ms: int
+
+    def latencies_s(self) -> npt.NDArray[np.float64]:
+        """Record timestamp → durable, per record; a timestamp in the future counts as 0."""
+        stamps = np.concatenate([outcome.timestamps_ms for outcome in self.outcomes])
+        return np.asarray(np.maximum(self.at_ms - stamps, 0) / 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far one partition is behind."""
+
+    records: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The worker's state, about once a second.
+
+    busy_ratio: share of the time since the last pulse not spent waiting for records, 0 to 1.
+    records_per_second: records finished per second while busy: what this process could do.
+    """
+
+    busy_ratio: float
+    records_per_second: float | None
+    buffered_bytes: int
+    lag: Mapping[TopicPartition, Lag] = field(default_factory=dict)

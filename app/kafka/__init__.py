@@ -1,0 +1,1 @@
+"""Adapters to Kafka and the schema registry: the only package that imports the client."""

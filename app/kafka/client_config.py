@@ -1,0 +1,156 @@
+"""Settings → librdkafka properties. The reasons for each value we fix are beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.errors import BadSettings
+
+# Further properties users may set. Those that load code (plugin.library.paths, ssl.engine.location, …), write
+# files, or undo a promise (enable.auto.commit, isolation.level, acks, …) are not among them.
+ALLOWED_CLIENT_PROPERTIES = frozenset(
+    {
+        "broker.address.family",
+        "broker.address.ttl",
+        "client.dns.lookup",
+        "client.rack",
+        "connections.max.idle.ms",
+        "fetch.error.backoff.ms",
+        "fetch.max.bytes",
+        "fetch.message.max.bytes",
+        "fetch.min.bytes",
+        "fetch.wait.max.ms",
+        "heartbeat.interval.ms",
+        "linger.ms",
+        "max.partition.fetch.bytes",
+        "max.poll.interval.ms",
+        "message.max.bytes",
+        "metadata.max.age.ms",
+        "queued.min.messages",
+        "receive.message.max.bytes",
+        "reconnect.backoff.max.ms",
+        "reconnect.backoff.ms",
+        "retry.backoff.max.ms",
+        "retry.backoff.ms",
+        "socket.connection.setup.timeout.ms",
+        "socket.keepalive.enable",
+        "socket.receive.buffer.bytes",
+        "socket.send.buffer.bytes",
+        "socket.timeout.ms",
+        "topic.metadata.refresh.interval.ms",
+    }
+)
+# Which client a property belongs to; the others go to both.
+_CONSUMER_ONLY = ("fetch.", "heartbeat.", "max.partition.", "max.poll.", "queued.")
+_PRODUCER_ONLY = ("linger.", "message.max.")
+
+Properties = dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPolicy:
+    """How to reach the cluster. `security` and `extra` are librdkafka properties."""
+
+    bootstrap_servers: str
+    client_id: str
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refused = sorted(self.extra.keys() - ALLOWED_CLIENT_PROPERTIES)
+        if refused:
+            allowed = ", ".join(sorted(ALLOWED_CLIENT_PROPERTIES))
+            raise BadSettings(f"kafka.client: {', '.join(refused)} may not be set; allowed are {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPolicy:
+    """Membership of the consumer group. `instance_id` makes it static (classic only)."""
+
+    group_id: str
+    protocol: Literal["classic", "consumer"] = "classic"
+    session_timeout_s: float = 10.0
+    start_from: Literal["earliest", "latest", "fail"] = "earliest"
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """`transactional_id` is None in at-least-once."""
+
+    transactional_id: str | None
+    commit_interval_s: float = 0.1
+    transaction_timeout_s: float = 10.0
+    compression: str = "none"
+    max_queued_bytes: int = 32 * 1024 * 1024
+
+
+def admin_properties(policy: ClientPolicy) -> Properties:
+    """For metadata and start-up checks."""
+    return _common(policy, (*_CONSUMER_ONLY, *_PRODUCER_ONLY))
+
+
+def consumer_properties(policy: ClientPolicy, group: GroupPolicy, queue_bytes: int) -> Properties:
+    """For the pipeline's one consumer; at most about `queue_bytes` of fetched records wait in the client."""
+    properties: Properties = {
+        "group.id": group.group_id,
+        "group.protocol": group.protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error" if group.start_from == "fail" else group.start_from,
+        # At its default of 1 s a client that has caught up with its queue limit sits idle most of the time.
+        "fetch.queue.backoff.ms": 10,
+        # An overhead of ~250 bytes a record is not counted in the limit by size, so bound the number too.
+        "queued.min.messages": 20_000,
+        "queued.max.messages.kbytes": max(1024, queue_bytes // 1024),
+    }
+    if group.protocol == "classic":
+        properties |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": int(group.session_timeout_s * 1000),
+            "heartbeat.interval.ms": max(1, int(group.session_timeout_s * 1000 / 5)),
+        }
+        if group.instance_id:
+            properties["group.instance.id"] = group.instance_id
+    return properties | _common(policy, _PRODUCER_ONLY)
+
+
+def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Properties:
+    """For the pipeline's one producer."""
+    properties: Properties = {
+        "acks": "all",
+        "enable.idempotence": True,
+        "compression.type": delivery.compression,
+        "partitioner": "murmur2_random",  # as the Java clients
+        # A prediction waits for its batch, never again in the client; requests still fill up while others fly.
+        "linger.ms": 0,
+        "batch.num.messages": 10_000,
+        "queue.buffering.max.messages": 1_000_000,
+        # The sink stops at half of this, so that produce() never meets a full queue in mid-batch.
+        "queue.buffering.max.kbytes": max(2048, 2 * delivery.max_queued_bytes // 1024),
+        # One shared callback that sees only refusals: acknowledging in bulk costs nothing per record.
+        "delivery.report.only.error": True,
+    }
+    if delivery.transactional_id is None:
+        properties["message.timeout.ms"] = 0  # at-least-once retries in order, for as long as it takes
+    else:
+        timeout_ms = int(delivery.transaction_timeout_s * 1000)
+        properties |= {
+            "transactional.id": delivery.transactional_id,
+            "transaction.timeout.ms": timeout_ms,
+            "message.timeout.ms": timeout_ms,
+        }
+    return properties | _common(policy, _CONSUMER_ONLY)
+
+
+def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Properties:
+    extra = {name: value for name, value in policy.extra.items() if not name.startswith(not_for_this_client)}
+    return {
+        "bootstrap.servers": policy.bootstrap_servers,
+        "client.id": policy.client_id,
+        "socket.nagle.disable": True,
+        "log_level": 0,  # what matters comes through the error callback, once, in our own log format
+        **policy.security,
+        **extra,
+    }

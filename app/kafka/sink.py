@@ -1,0 +1,105 @@
+"""At-least-once: offsets are committed up to what the broker has acknowledged, never past it."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as ClientPartition
+
+from app.clock import Clock
+from app.kafka.client_config import DeliveryPolicy, Properties
+from app.kafka.outbox import Outbox, OutputTopics
+from app.kafka.watchdog import Watchdog
+from app.records import DeadLetter, Predictions, TopicPartition
+
+CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+
+
+class AtLeastOnceSink:
+    """Acknowledges in bulk: safe means the producer's queue has drained and nothing was refused."""
+
+    def __init__(
+        self,
+        properties: Properties,
+        consumer: Consumer,
+        topics: OutputTopics,
+        policy: DeliveryPolicy,
+        clock: Clock,
+        watchdog: Watchdog,
+    ) -> None:
+        self._consumer, self._policy, self._clock, self._watchdog = consumer, policy, clock, watchdog
+        self._outbox = Outbox(Producer(properties), topics, policy.max_queued_bytes)
+        self._log = structlog.get_logger()
+        self._safe: dict[TopicPartition, int] = {}
+        self._last_commit = clock.monotonic()
+
+    def has_room(self) -> bool:
+        """Whether another batch may be delivered now."""
+        return self._outbox.has_room()
+
+    def deliver(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
+        """Queue a batch's outputs; they are sent at once."""
+        self._outbox.put(predictions, dead_letters)
+
+    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+        """True once what was delivered is acknowledged; offsets follow every commit interval."""
+        del idle  # offsets cost the same whenever they are sent
+        overdue = self._clock.monotonic() - self._last_commit >= self._policy.commit_interval_s
+        if not self._drained(overdue):
+            return False
+        self._safe |= offsets
+        if overdue:
+            self._commit(asynchronous=True)
+        return True
+
+    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+        """Flush, then commit and wait for the answer."""
+        with self._watchdog.expecting("flush", within_s + CALL_MARGIN_S):
+            if self._outbox.producer.flush(within_s):
+                return False
+        self._outbox.raise_refusal()
+        self._safe |= offsets
+        with self._watchdog.expecting("commit", within_s + CALL_MARGIN_S):
+            return self._commit(asynchronous=False)
+
+    def abandon(self) -> None:
+        """Nothing delivered can be taken back; it will be delivered again, which this mode allows."""
+        self._safe.clear()
+
+    def recovered(self) -> bool:
+        """Always: the client retries by itself."""
+        return True
+
+    def close(self) -> None:
+        """What is still queued is dropped; its offsets were never committed."""
+        self._outbox.producer.purge()
+        with self._watchdog.expecting("flush", CALL_MARGIN_S):
+            self._outbox.producer.flush(1.0)
+
+    def _drained(self, overdue: bool) -> bool:  # noqa: FBT001
+        # Under steady load the queue is rarely seen empty, so once per interval wait for it, a little.
+        if not self._outbox.drained():
+            if not overdue:
+                return False
+            with self._watchdog.expecting("flush", CALL_MARGIN_S):
+                if self._outbox.producer.flush(0.05):
+                    return False
+        self._outbox.raise_refusal()
+        return True
+
+    def _commit(self, *, asynchronous: bool) -> bool:
+        self._last_commit = self._clock.monotonic()
+        if not self._safe:
+            return True
+        partitions = [ClientPartition(*source, offset) for source, offset in self._safe.items()]
+        try:
+            if asynchronous:
+                self._consumer.commit(offsets=partitions, asynchronous=True)
+            else:
+                self._consumer.commit(offsets=partitions, asynchronous=False)
+        except KafkaException as exc:
+            # the group has moved on or the broker is away: the records are read again
+            self._log.warning("offsets_not_committed", error=str(exc))
+            return False
+        self._safe.clear()
+        return True

@@ -1,0 +1,183 @@
+"""The consumer: records in, and every assignment change out. Hides the client library's consumer."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead
+from app.kafka.client_config import Properties
+from app.kafka.watchdog import Watchdog
+from app.ports import AssignmentListener
+from app.records import Record, TopicPartition
+
+STARTS_TIMEOUT_S = 1.0
+CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
+
+_REFUSALS = {
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the group may not be read (ACL: Read on Group)",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "a topic may not be read (ACL: Read on Topic)",
+    KafkaError.UNSUPPORTED_VERSION: "the broker does not know this group protocol (kafka.group_protocol)",
+    KafkaError._UNSUPPORTED_FEATURE: "the broker does not know this group protocol (kafka.group_protocol)",  # noqa: SLF001 - the client's name for it
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL: "the group's other members use another protocol or assignor",
+}
+
+
+class KafkaSource:
+    """One consumer of one group. One thread only; callbacks run inside `poll` and `close`."""
+
+    def __init__(self, properties: Properties, topics: Sequence[str], watchdog: Watchdog) -> None:
+        self._topics, self._watchdog = list(topics), watchdog
+        self._listener: AssignmentListener | None = None
+        self._log = structlog.get_logger().bind(group=properties["group.id"])
+        self._consumer = Consumer({**properties, "error_cb": self._on_error})
+        self._owned: set[TopicPartition] = set()
+        self._paused = False
+        self._closed = False
+        self._joined = False
+
+    @property
+    def consumer(self) -> Consumer:
+        """The client itself, for the sinks: they commit in its name."""
+        return self._consumer
+
+    @property
+    def owned(self) -> frozenset[TopicPartition]:
+        """Partitions assigned now."""
+        return frozenset(self._owned)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has answered at least once, with an assignment or an empty one."""
+        return self._joined
+
+    def subscribe(self, listener: AssignmentListener) -> None:
+        """Join the group; the listener hears of assignments while polling."""
+        self._listener = listener
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """What is there, up to `max_records`; waits up to `timeout_s` for a first record, never for more.
+
+        Raises ConsumerDead if the consumer would never deliver again, BrokerRefused if the group refuses us.
+        """
+        messages = self._consumer.consume(max_records, 0)
+        if not messages and timeout_s > 0:
+            messages = self._consumer.consume(1, timeout_s)
+            if messages and max_records > 1:
+                messages += self._consumer.consume(max_records - 1, 0)
+        if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
+            messages = [message for message in messages if message.error() is None or self._report(message.error())]
+        return messages  # type: ignore[return-value] # the client's messages are Records
+
+    def pause(self) -> None:
+        """Stop fetching; polling goes on. Throws away what the client had fetched ahead."""
+        if not self._paused and self._owned:
+            self._consumer.pause([ClientPartition(*source) for source in self._owned])
+            self._paused = True
+
+    def resume(self) -> None:
+        """Fetch again."""
+        if self._paused:
+            self._consumer.resume([ClientPartition(*source) for source in self._owned])
+            self._paused = False
+
+    def rewind(self, points: Mapping[TopicPartition, int]) -> None:
+        """Read these owned partitions again from these offsets."""
+        for source, offset in points.items():
+            if source in self._owned:
+                with self._watchdog.expecting("seek", CALL_DEADLINE_S):
+                    self._seek(source, offset)
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Where the next read of each owned partition would start, transaction markers passed over."""
+        found = self._consumer.position([ClientPartition(*source) for source in self._owned])
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    def end_offsets(self) -> dict[TopicPartition, int]:
+        """End of each owned partition as the last fetch response told; partitions never fetched are absent."""
+        ends = {}
+        for source in self._owned:
+            _, high = self._consumer.get_watermark_offsets(ClientPartition(*source), cached=True)
+            if high >= 0:
+                ends[source] = high
+        return ends
+
+    def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where the group stands in these partitions; those it does not know are absent."""
+        if not sources:
+            return {}
+        try:
+            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
+        except KafkaException:
+            return {}  # asked again at the next pulse
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    def close(self) -> None:
+        """Leave the group. Records not yet committed are read again by whoever gets their partitions."""
+        if not self._closed:
+            self._closed = True
+            with self._watchdog.expecting("close", CALL_DEADLINE_S):
+                self._consumer.close()
+
+    def _seek(self, source: TopicPartition, offset: int) -> None:
+        try:
+            self._consumer.seek(ClientPartition(source.topic, source.partition, offset))
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"cannot go back to {source.topic}[{source.partition}]@{offset}: {exc}") from exc
+
+    def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        self._joined = True
+        sources = _sources(partitions)
+        self._owned |= sources
+        consumer.incremental_assign(partitions)
+        if self._paused:
+            consumer.pause(partitions)
+        self._log.info("partitions_assigned", partitions=_readable(sources))
+        self._heard().on_assigned(sources)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        sources = _sources(partitions) & self._owned  # the list may name partitions that are not ours
+        self._log.info("partitions_revoked", partitions=_readable(sources))
+        self._heard().on_revoked(sources)
+        self._owned -= sources
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        sources = _sources(partitions) & self._owned
+        self._log.warning("partitions_lost", partitions=_readable(sources))
+        self._owned -= sources
+        self._heard().on_lost(sources)
+        consumer.incremental_unassign(partitions)
+
+    def _heard(self) -> AssignmentListener:
+        if self._listener is None:
+            raise RuntimeError("callbacks come only after subscribe")
+        return self._listener
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._log.warning("broker_error", code=error.name(), message=error.str())
+
+    def _report(self, error: Any) -> bool:  # noqa: ANN401 - KafkaError, untyped at its source
+        """Log an error that came as a message, or raise if nothing will follow it. Always False."""
+        if error.code() in _REFUSALS:
+            raise BrokerRefused(f"{_REFUSALS[error.code()]}: {error.str()}")
+        # In a message _FATAL is always fatal, whatever .fatal() says: after it the consumer is silent for ever.
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            raise ConsumerDead(f"the consumer cannot go on: {error.str()}")
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
+        self._log.warning("consumer_error", code=error.name(), message=error.str())
+        return False
+
+
+def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:
+    return {TopicPartition(item.topic, item.partition) for item in partitions}
+
+
+def _readable(sources: Iterable[TopicPartition]) -> list[str]:
+    messages = [f"{source.topic}[{source.partition}]" for source in sorted(sources)]

@@ -1,0 +1,197 @@
+"""Exactly-once: predictions, dead letters and offsets become visible together, or not at all.
+
+One transaction spans the batches of a commit interval. It begins when a batch's outputs exist, never across
+inference (design decision 4), and commits at once when nothing else waits. Group metadata is asked for every
+time, so that a worker whose partitions were taken away is fenced (KIP-447). Errors are told apart by their
+flags, not their codes: requires-abort → abort, deliver again; retriable → the same call again; fatal or
+indefinite → a new producer with the same transactional id, whose `init_transactions` settles what the old
+one left open.
+
+Known limit: librdkafka lacks part 2 of KIP-890 (its issue 5423).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import TopicPartition as ClientPartition
+
+from app.clock import Clock
+from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced
+from app.kafka.client_config import DeliveryPolicy, Properties
+from app.kafka.outbox import Outbox, OutputTopics
+from app.kafka.watchdog import Watchdog
+from app.ports import DeliveryObserver
+from app.records import DeadLetter, Predictions, TopicPartition
+
+CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+RECOVERY_CALL_S = 5.0  # short, so that the stream thread keeps polling between attempts
+RETRIES = 3  # of a call the client calls retriable; after that its result counts as indefinite
+
+_FENCED = {
+    KafkaError._FENCED,  # noqa: SLF001 - the client's names
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+}
+_DENIED = {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+
+
+class TransactionalSink:
+    """One producer, at most one open transaction."""
+
+    def __init__(
+        self,
+        properties: Properties,
+        consumer: Consumer,
+        topics: OutputTopics,
+        policy: DeliveryPolicy,
+        clock: Clock,
+        watchdog: Watchdog,
+        observer: DeliveryObserver,
+    ) -> None:
+        """Starts no connection; `recovered` must say True before the first `deliver`."""
+        self._properties, self._consumer, self._topics, self._policy = properties, consumer, topics, policy
+        self._clock, self._watchdog, self._observer = clock, watchdog, observer
+        self._log = structlog.get_logger().bind(transactional_id=policy.transactional_id)
+        self._outbox: Outbox | None = None
+        self._begun_at: float | None = None
+        self._last_fenced = False
+
+    def has_room(self) -> bool:
+        """Whether another batch may be delivered now."""
+        return self._outbox is not None and self._outbox.has_room()
+
+    def deliver(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
+        """Queue a batch's outputs in the open transaction, opening one if need be."""
+        outbox = self._ready()
+        self._begin(outbox)
+        try:
+            outbox.put(predictions, dead_letters)
+        except DeliveryFailed:
+            self.abandon()
+            raise
+
+    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+        """Commit if nothing else waits, or the commit interval has passed."""
+        waited = self._clock.monotonic() - self._begun_at if self._begun_at is not None else 0.0
+        if not idle and self._begun_at is not None and waited < self._policy.commit_interval_s:
+            return False
+        self._commit(offsets, self._policy.transaction_timeout_s)
+        return True
+
+    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+        """Commit within this time."""
+        self._commit(offsets, within_s)
+        return True
+
+    def abandon(self) -> None:
+        """Abort the open transaction, if there is one; if that fails, the next producer does it."""
+        if self._begun_at is None or self._outbox is None:
+            return
+        self._begun_at = None
+        try:
+            self._call("abort_transaction", self._policy.transaction_timeout_s)
+            self._outbox.drained()  # serves the callbacks of what the abort took back
+            self._observer.transaction("aborted")
+        except KafkaException as exc:
+            self._drop_producer(f"abort failed: {exc}")
+
+    def recovered(self) -> bool:
+        """Whether there is a producer whose transactions the broker knows; makes one if not.
+
+        Raises Fenced if another producer took our transactional id twice in a row, BrokerRefused if we may
+        not use it.
+        """
+        if self._outbox is not None:
+            return True
+        producer = Producer(self._properties)
+        try:
+            with self._watchdog.expecting("init_transactions", RECOVERY_CALL_S + CALL_MARGIN_S):
+                producer.init_transactions(RECOVERY_CALL_S)
+        except KafkaException as exc:
+            error = exc.args[0]
+            if error.code() in _DENIED:
+                raise BrokerRefused(
+                    f"transactional id {self._policy.transactional_id!r} may not be used: {error.str()}"
+                ) from exc
+            if error.fatal() and error.code() in _FENCED:
+                raise self._fenced(error) from exc
+            self._log.warning("transactions_not_ready", error=error.str())
+            return False
+        self._outbox = Outbox(producer, self._topics, self._policy.max_queued_bytes)
+        return True
+
+    def close(self) -> None:
+        """Abort what is open; its records are read again."""
+        self.abandon()
+        self._outbox = None
+
+    def _ready(self) -> Outbox:
+        if self._outbox is None:
+            raise Aborted("no producer: the last one was dropped")
+        return self._outbox
+
+    def _begin(self, outbox: Outbox) -> None:
+        if self._begun_at is None:
+            outbox.producer.begin_transaction()
+            self._begun_at = self._clock.monotonic()
+
+    def _commit(self, offsets: Mapping[TopicPartition, int], within_s: float) -> None:
+        if self._begun_at is None and not offsets:
+            return
+        outbox = self._ready()
+        self._begin(outbox)
+        partitions = [ClientPartition(*source, offset) for source, offset in offsets.items()]
+        try:
+            if partitions:
+                group = self._consumer.consumer_group_metadata()
+                self._call("send_offsets_to_transaction", within_s, partitions, group)
+            self._call("commit_transaction", within_s)
+        except KafkaException as exc:
+            self._after_failure(exc.args[0])
+            outbox.raise_refusal()
+            raise Aborted(f"transaction not committed: {exc.args[0].str()}") from exc
+        self._begun_at = None
+        self._last_fenced = False
+        outbox.drained()
+        self._observer.transaction("committed")
+
+    def _call(self, name: str, within_s: float, *arguments: object) -> None:
+        """Call the producer, again while the client says that is all it takes."""
+        method = getattr(self._ready().producer, name)
+        for attempt in range(RETRIES):
+            try:
+                with self._watchdog.expecting(name, within_s + CALL_MARGIN_S):
+                    method(*arguments, within_s)
+            except KafkaException as exc:
+                if attempt == RETRIES - 1 or not exc.args[0].retriable():
+                    raise
+                continue
+            return
+
+    def _after_failure(self, error: KafkaError) -> None:
+        self._log.warning("transaction_failed", code=error.name(), error=error.str(), fatal=error.fatal())
+        if error.code() in _FENCED and error.fatal():
+            fenced = self._fenced(error)
+            self._drop_producer(error.str())
+            if self._last_fenced:
+                raise fenced
+            self._last_fenced = True
+        elif error.txn_requires_abort():
+            self.abandon()
+        else:
+            self._drop_producer(error.str())
+
+    def _drop_producer(self, why: str) -> None:
+        self._log.warning("producer_dropped", reason=why)
+        self._observer.transaction("dropped")
+        if self._outbox is not None:
+            self._outbox.producer.purge()
+        self._outbox = None
+        self._begun_at = None
+
+    def _fenced(self, error: KafkaError) -> Fenced:
+        return Fenced(
+            f"another producer uses transactional id {self._policy.transactional_id!r}; give every live worker "
+            f"its own worker.instance_id ({error.str()})"
+        )

@@ -1,0 +1,47 @@
+"""Client calls that can block for ever, watched from another thread.
+
+`send_offsets_to_transaction` and others may ignore their timeout after connection resets, holding their
+thread where no signal handler can run (librdkafka issues 5456 and 5511). The stream thread says what it calls
+and until when; the main thread ends the process when a call outlives its deadline. Restarting loses and
+doubles nothing: the transaction is fenced and its records are read again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueCall:
+    """A client call that outlived its deadline."""
+
+    name: str
+    since_s: float
+
+
+class Watchdog:
+    """One per stream thread. The attribute is replaced as a whole, so no lock is needed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._call: tuple[str, float, float] | None = None
+
+    @contextmanager
+    def expecting(self, name: str, within_s: float) -> Iterator[None]:
+        """The calls inside return within `within_s` seconds, or the process is to be ended."""
+        outer = self._call
+        now = self._clock.monotonic()
+        self._call = (name, now, now + within_s)
+        try:
+            yield
+        finally:
+            self._call = outer
+
+    def overdue(self) -> OverdueCall | None:
+        """The call that outlived its deadline, if there is one. Any thread may ask."""
+        call = self._call
+        if call is None or self._clock.monotonic() < call[2]:
+            return None
+        return OverdueCall(call[0], self._clock.monotonic() - call[1])

@@ -1,0 +1,73 @@
+"""Probes and metrics over HTTP, on a thread of their own: they answer whatever the Kafka clients do."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from app.errors import BadSettings
+from app.observe.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the probes ask. `None` means healthy, a text says what is wrong."""
+
+    alive: Callable[[], str | None]
+    ready: Callable[[], str | None]
+
+
+class ProbeServer:
+    """GET /livez, /readyz and /metrics. Loopback unless told otherwise; nothing here changes state."""
+
+    def __init__(self, host: str, port: int, metrics: Metrics, health: Health) -> None:
+        """Binds at once. Raises BadSettings if the address is taken or not ours."""
+        try:
+            self._socket = socket.create_server((host, port))
+        except OSError as exc:
+            raise BadSettings(f"http: cannot listen on {host}:{port}: {exc.strerror}") from exc
+        self.port = int(self._socket.getsockname()[1])
+        routes = [
+            Route("/livez", _probe(health.alive)),
+            Route("/readyz", _probe(health.ready)),
+            Route("/metrics", _metrics(metrics)),
+        ]
+        config = uvicorn.Config(
+            Starlette(routes=routes),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=64,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.should_exit = True
+        self._thread.join(5.0)
+        self._socket.close()
+
+
+def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:
+    def answer(_request: Request) -> Response:
+        wrong = ask()
+        return PlainTextResponse(wrong or "ok", status_code=503 if wrong else 200)
+
+    return answer
+
+
+def _metrics(metrics: Metrics) -> Callable[[Request], Response]:
+    def answer(_request: Request) -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return answer

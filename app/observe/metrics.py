@@ -1,0 +1,234 @@
+"""Every metric, in one table, and the observer that feeds it. The only place that knows Prometheus.
+
+Labels are bounded: never a key, an offset or a message. Counters count what is committed (acknowledged, in
+at-least-once), never what an aborted transaction produced; `inference_batches_total`, `inference_model_seconds`
+and the batch histograms count work done, committed or not.
+"""
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from app.facts import BatchScored, Committed, Pulse
+from app.observe.column_histogram import ColumnHistogram
+from app.records import TopicPartition
+
+_FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_LATENCY_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10,
+              30, 60, 300, 3600)  # fmt: skip
+_ROWS = tuple(float(2**power) for power in range(15))
+_SHARE = tuple(step / 20 for step in range(1, 21))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One row of the table. `bounds` are a histogram's upper bounds, in its unit."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+    bounds: tuple[float, ...] = ()
+
+
+TABLE = (
+    MetricSpec(
+        "inference_records_total", "counter", "records", ("pipeline", "outcome"),
+        "Input records finished: predicted, dead_lettered, expired or skipped (tombstones).",
+    ),
+    MetricSpec(
+        "inference_predictions_total", "counter", "predictions", ("pipeline", "model", "version", "result"),
+        "Predictions by predicted class, or `value` for a regression.",
+    ),
+    MetricSpec(
+        "inference_end_to_end_latency_seconds", "histogram", "seconds", ("pipeline",),
+        "Record timestamp to commit returned (exactly_once) or acknowledged (at_least_once); a future timestamp is 0.",
+        _LATENCY_S,
+    ),
+    MetricSpec("inference_batch_records", "histogram", "records", ("pipeline",), "Records in a micro-batch.", _ROWS),
+    MetricSpec(
+        "inference_batch_wait_seconds", "histogram", "seconds", ("pipeline",),
+        "How long the oldest record of a batch waited in the batcher.", _FAST_S,
+    ),
+    MetricSpec(
+        "inference_batches_total", "counter", "batches", ("pipeline", "cause"),
+        "Batches by what made them due: records, bytes, age or drain.",
+    ),
+    MetricSpec(
+        "inference_model_seconds", "histogram", "seconds", ("model", "version"),
+        "Time in the model and its output checks, per batch.", _FAST_S,
+    ),
+    MetricSpec(
+        "inference_prediction_confidence", "histogram", "share", ("pipeline", "version"),
+        "Probability of the predicted class.", _SHARE,
+    ),
+    MetricSpec(
+        "inference_model_load_seconds", "gauge", "seconds", ("model", "version"),
+        "From the stored bytes to a verified and warm model.",
+    ),
+    MetricSpec(
+        "inference_dead_letters_total", "counter", "records", ("pipeline", "stage", "reason"),
+        "Dead letters by stage (decode, features, model, output) and reason.",
+    ),
+    MetricSpec(
+        "inference_lag_records", "gauge", "records", ("topic", "partition"),
+        "From the first unfinished record of an owned partition to its end; gone when the partition is revoked.",
+    ),
+    MetricSpec(
+        "inference_lag_seconds", "gauge", "seconds", ("topic", "partition"),
+        "Age of the oldest unfinished record, by its own timestamp; 0 when there is none.",
+    ),
+    MetricSpec(
+        "inference_transactions_total", "counter", "transactions", ("result",),
+        "committed, aborted, or dropped when only the broker knows how it ended.",
+    ),
+    MetricSpec("inference_rebalances_total", "counter", "rebalances", ("kind",), "assigned, revoked or lost."),
+    MetricSpec(
+        "inference_busy_ratio", "gauge", "share", (),
+        "Share of the last second that the busiest pipeline's loop did not wait for records.",
+    ),
+    MetricSpec(
+        "inference_capacity_records_per_second", "gauge", "records per second", (),
+        "Records finished per busy second, smoothed, all pipelines together.",
+    ),
+    MetricSpec(
+        "inference_buffered_bytes", "gauge", "bytes", ("pipeline",),
+        "Record values read and not yet in a batch, the client's own queue not counted.",
+    ),
+)  # fmt: skip
+
+_LAG = ("inference_lag_records", "inference_lag_seconds")
+
+CAPACITY_SMOOTHING = 0.3  # weight of the newest second; a handful of seconds settle it
+
+
+class Metrics:
+    """The table's metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.counters: dict[str, Counter] = {}
+        self.gauges: dict[str, Gauge] = {}
+        self.histograms: dict[str, ColumnHistogram] = {}
+        for spec in TABLE:
+            if spec.kind == "counter":
+                self.counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
+            elif spec.kind == "gauge":
+                self.gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
+            else:
+                histogram = ColumnHistogram(spec.name, spec.meaning, spec.labels, spec.bounds)
+                self.histograms[spec.name] = histogram
+                self._registry.register(histogram)
+        self._busy: dict[str, float] = {}
+        self._capacity: dict[str, float] = {}
+
+    def exposition(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def model_loaded(self, model: str, version: str, load_s: float) -> None:
+        """A model version was loaded, verified and warmed up."""
+        self.gauges["inference_model_load_seconds"].labels(model, version).set(load_s)
+
+    def busy(self, pipeline: str, ratio: float, records_per_second: float | None) -> None:
+        """How busy one pipeline's loop was, and what it could do."""
+        self._busy[pipeline] = ratio
+        if records_per_second is not None:
+            before = self._capacity.get(pipeline, records_per_second)
+            self._capacity[pipeline] = before + CAPACITY_SMOOTHING * (records_per_second - before)
+        self.gauges["inference_busy_ratio"].set(max(self._busy.values()))
+        self.gauges["inference_capacity_records_per_second"].set(sum(self._capacity.values()))
+
+
+class PipelineObserver:
+    """Feeds one pipeline's facts into the metrics; a `ports.Observer`."""
+
+    def __init__(self, metrics: Metrics, pipeline: str) -> None:
+        self._metrics, self._pipeline = metrics, pipeline
+        self._counters, self._gauges, self._histograms = metrics.counters, metrics.gauges, metrics.histograms
+        self._exported: set[TopicPartition] = set()
+
+    def batch_scored(self, fact: BatchScored) -> None:
+        """A batch went through the model."""
+        self._histograms["inference_batch_records"].observe((self._pipeline,), fact.rows)
+        self._histograms["inference_batch_wait_seconds"].observe((self._pipeline,), fact.waited_s)
+        self._histograms["inference_model_seconds"].observe((fact.model, fact.version), fact.model_s)
+        self._counters["inference_batches_total"].labels(self._pipeline, fact.cause).inc()
+
+    def committed(self, fact: Committed) -> None:
+        """Outcomes became durable."""
+        records = self._counters["inference_records_total"]
+        for outcomes in fact.outcomes:
+            records.labels(self._pipeline, "predicted").inc(outcomes.predicted)
+            records.labels(self._pipeline, "dead_lettered").inc(outcomes.dead_lettered)
+            records.labels(self._pipeline, "skipped").inc(outcomes.skipped)
+            for result, count in outcomes.results.items():
+                self._counters["inference_predictions_total"].labels(
+                    self._pipeline, outcomes.model, outcomes.version, result
+                ).inc(count)
+            for (stage, reason), count in outcomes.rejected.items():
+                self._counters["inference_dead_letters_total"].labels(self._pipeline, stage.value, reason.value).inc(
+                    count
+                )
+        self._histograms["inference_end_to_end_latency_seconds"].observe((self._pipeline,), fact.latencies_s())
+        version = fact.outcomes[-1].version
+        confidence = [outcomes.confidence for outcomes in fact.outcomes if outcomes.confidence is not None]
+        if confidence:
+            self._histograms["inference_prediction_confidence"].observe(
+                (self._pipeline, version), np.concatenate(confidence)
+            )
+
+    def transaction(self, result: str) -> None:
+        """A transaction ended, or was left to the broker."""
+        self._counters["inference_transactions_total"].labels(result).inc()
+
+    def rebalanced(self, kind: str) -> None:
+        """The assignment changed."""
+        self._counters["inference_rebalances_total"].labels(kind).inc()
+
+    def revoked(self, sources: Set[TopicPartition]) -> None:
+        """Export nothing any more about these partitions."""
+        self._remove_lag(sources)
+
+    def pulse(self, fact: Pulse) -> None:
+        """The loop's state, about once a second."""
+        self._metrics.busy(self._pipeline, fact.busy_ratio, fact.records_per_second)
+        self._gauges["inference_buffered_bytes"].labels(self._pipeline).set(fact.buffered_bytes)
+        self._remove_lag(self._exported - fact.lag.keys())
+        for source, lag in fact.lag.items():
+            for name, value in zip(_LAG, (lag.records, lag.seconds), strict=True):
+                self._gauges[name].labels(source.topic, str(source.partition)).set(value)
+        self._exported.update(fact.lag)
+
+    def _remove_lag(self, sources: Iterable[TopicPartition]) -> None:
+        for source in self._exported.intersection(sources):
+            for name in _LAG:
+                self._gauges[name].remove(source.topic, str(source.partition))
+            self._exported.discard(source)
+
+
+def metrics_page() -> str:
+    """docs/METRICS.md, generated from the table."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `app/observe/metrics.py` by `make docs`; `make check` compares. Served at `/metrics`.",
+        "",
+        "| name | type | unit | labels | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in TABLE:
+        labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
+        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
+    lines += [
+        "",
+        "Group-wide figures (`inference_group_lag_records`, `inference_group_lag_seconds`,",
+        "`inference_desired_replicas`) come from the lag exporter, which lives when no worker does; it is not there",
+        "yet, and neither are they.",
+        "",
+    ]
+    return "\n".join(lines)

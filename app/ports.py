@@ -1,0 +1,183 @@
+"""What the surfaces see of the outside world. Adapters live in kafka/, models/ and observe/; wiring joins them."""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from app.facts import BatchScored, Committed, Pulse
+from app.records import DeadLetter, Predictions, Record, TopicPartition
+from app.specs import InputSpec, Output
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+class Model(Protocol):
+    """One version of one model, loaded, verified and warm."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of model.onnx."""
+        ...
+
+    @property
+    def event_schema(self) -> str:
+        """Name of the reader schema."""
+        ...
+
+    @property
+    def prediction_schema(self) -> str:
+        """Name of the output schema."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[Output, ...]: ...
+
+    def run(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Score one batch.
+
+        tensors: by input name, (n, …) of the dtype its InputSpec states, C-contiguous, finite, n >= 1.
+        Returns by output name one array per entry of `outputs`, first axis n; row i answers row i.
+        Raises ModelFailed if the model itself failed; then no row was scored.
+        """
+        ...
+
+
+class SchemaSource(Protocol):
+    """Where writer schemas come from: a directory of fingerprints or a registry of ids."""
+
+    def by_header(self, header: bytes) -> str:
+        """The JSON text of the writer schema that a record's header names.
+
+        Raises DecodeFailed (unknown_schema), or SchemaRegistryUnavailable when nothing
+        can be known now.
+        """
+        ...
+
+
+class AssignmentListener(Protocol):
+    """Told of assignment changes, on the stream thread, inside `Source.poll` and `Source.close`."""
+
+    def on_assigned(self, sources: Set[TopicPartition]) -> None: ...
+    def on_revoked(self, sources: Set[TopicPartition]) -> None:
+        """These go to another member after this returns: finish and commit their work now, or drop it."""
+        ...
+
+    def on_lost(self, sources: Set[TopicPartition]) -> None:
+        """These are already another member's: commit nothing of them."""
+        ...
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    @property
+    def owned(self) -> Set[TopicPartition]: ...
+    @property
+    def joined(self) -> bool:
+        """Whether the group has answered at least once, with an assignment or an empty one."""
+        ...
+
+    def subscribe(self, listener: AssignmentListener) -> None:
+        """Join the group; the listener hears of assignments while polling."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """What is there, up to `max_records`; waits up to `timeout_s` for a first record, never for more."""
+        ...
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def rewind(self, points: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions again from these offsets. Raises BrokerUnavailable."""
+        ...
+
+    def positions(self) -> dict[TopicPartition, int]: ...
+    def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where the group stands in these partitions; those it does not know are absent."""
+        ...
+
+    def end_offsets(self) -> dict[TopicPartition, int]: ...
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where predictions and dead letters go, and what makes them and the offsets durable together.
+
+    Nothing here waits longer than a bound of its own, so that the consumer can be polled meanwhile.
+    """
+
+    def has_room(self) -> bool:
+        """Whether another batch may be delivered now."""
+        ...
+
+    def deliver(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
+        """Take over a batch's outputs. Call only while there is room. Raises Aborted, Fenced, DeliveryFailed."""
+        ...
+
+    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+        """Make what was delivered, and these next offsets, durable if that is due; `idle` means nothing else waits.
+
+        True once everything delivered before is safe and the offsets are committed or sure to be. False: ask
+        again. Raises Aborted when all of it must be delivered again, and Fenced, DeliveryFailed.
+        """
+        ...
+
+    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+        """The same at once: True only if the offsets are committed when it returns."""
+        ...
+
+    def abandon(self) -> None:
+        """Undo what was delivered since the last settlement, as far as that can be; it will come again."""
+        ...
+
+    def recovered(self) -> bool:
+        """Whether the sink can be used; after an Aborted it tries to recover. Raises Fenced."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OverdueCall(Protocol):
+    """A client call that outlived its deadline."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def since_s(self) -> float: ...
+
+
+class Overdue(Protocol):
+    """Knows whether a client call is stuck. Any thread may ask."""
+
+    def overdue(self) -> OverdueCall | None: ...
+
+
+class DeliveryObserver(Protocol):
+    """Told what became of transactions."""
+
+    def transaction(self, result: str) -> None:
+        """result: "committed", "aborted", or "dropped" when only the broker knows."""
+        ...
+
+
+class Observer(DeliveryObserver, Protocol):
+    """Told what one pipeline does, on the stream thread. Must not raise and must be quick."""
+
+    def batch_scored(self, fact: BatchScored) -> None: ...
+    def committed(self, fact: Committed) -> None: ...
+    def rebalanced(self, kind: str) -> None:
+        """kind: "assigned", "revoked" or "lost"."""
+        ...
+
+    def revoked(self, sources: Set[TopicPartition]) -> None:
+        """These partitions are no longer ours: remove what was exported about them."""
+        ...
+
+    def pulse(self, fact: Pulse) -> None: ...

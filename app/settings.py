@@ -1,0 +1,411 @@
+"""Files and environment → frozen Settings. The only place that reads either.
+
+YAML file, then `INFERENCE_…` environment names (nested with `__`, lists as JSON), which win. A name nobody
+knows is an error in both. Secrets may be given as `*_file`, a path whose content is the secret. Relative paths
+written in the file are relative to the file; defaults and the environment's to the working directory.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import BadSettings
+
+PREFIX = "INFERENCE_"
+DELIMITER = "__"
+# Names that other tools use already; the prefixed name wins.
+ALIASES = {
+    "KAFKA_BOOTSTRAP_SERVERS": "INFERENCE_KAFKA__BOOTSTRAP_SERVERS",
+    "KAFKA_GROUP_ID": "INFERENCE_KAFKA__GROUP_ID",
+    "SCHEMA_REGISTRY_URL": "INFERENCE_SCHEMAS__REGISTRY_URL",
+}
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
+
+
+class Section(BaseModel):
+    """Frozen, and refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Security(Section):
+    """How to prove who we are to the broker, and the broker to us."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = Field(None, description="File whose content is the password")
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; default: the system's")
+    cert_file: Path | None = Field(None, description="PEM certificate of this client, for mutual TLS")
+    key_file: Path | None = Field(None, description="PEM key of that certificate")
+    key_password: SecretStr | None = None
+    key_password_file: Path | None = None
+    oauth_token_url: str | None = Field(None, description="OpenID Connect token endpoint, for OAUTHBEARER")
+    oauth_client_id: str | None = None
+    oauth_client_secret: SecretStr | None = None
+    oauth_client_secret_file: Path | None = None
+    oauth_scope: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.protocol.startswith("SASL") and self.mechanism is None:
+            raise ValueError(f"protocol {self.protocol} needs a mechanism")
+        if not self.protocol.startswith("SASL") and self.mechanism is not None:
+            raise ValueError(f"mechanism {self.mechanism} needs protocol SASL_SSL or SASL_PLAINTEXT")
+        if self.mechanism == "OAUTHBEARER" and not (self.oauth_token_url and self.oauth_client_id):
+            raise ValueError("mechanism OAUTHBEARER needs oauth_token_url and oauth_client_id")
+        if self.mechanism not in {None, "OAUTHBEARER"} and not self.username:
+            raise ValueError(f"mechanism {self.mechanism} needs a username")
+        return self
+
+    def properties(self) -> dict[str, str]:
+        """As librdkafka properties, secrets in the clear. Raises BadSettings if a secret file cannot be read."""
+        oauth = self.mechanism == "OAUTHBEARER"
+        found = {
+            "security.protocol": self.protocol,
+            "sasl.mechanism": self.mechanism,
+            "sasl.username": self.username,
+            "sasl.password": _secret("kafka.security.password", self.password, self.password_file),
+            "ssl.ca.location": str(self.ca_file) if self.ca_file else None,
+            "ssl.certificate.location": str(self.cert_file) if self.cert_file else None,
+            "ssl.key.location": str(self.key_file) if self.key_file else None,
+            "ssl.key.password": _secret("kafka.security.key_password", self.key_password, self.key_password_file),
+            "sasl.oauthbearer.method": "oidc" if oauth else None,
+            "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+            "sasl.oauthbearer.client.id": self.oauth_client_id,
+            "sasl.oauthbearer.client.secret": _secret(
+                "kafka.security.oauth_client_secret", self.oauth_client_secret, self.oauth_client_secret_file
+            ),
+            "sasl.oauthbearer.scope": self.oauth_scope,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Kafka(Section):
+    """The cluster and our membership of a consumer group."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    group_id: Name = "inference-workers"
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic",
+        description="`consumer` is KIP-848, brokers 4.0 and newer; failure detection is then the broker's",
+    )
+    session_timeout_s: Seconds = Field(10.0, description="Classic only: how soon a dead worker is noticed")
+    start_from: Literal["earliest", "latest", "fail"] = Field(
+        "earliest", description="For a new group, and when retention overtook the committed offset"
+    )
+    security: Security = Security()
+    client: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Further librdkafka properties, from an allow-list"
+    )
+
+
+class Worker(Section):
+    """This process."""
+
+    instance_id: Name | None = Field(
+        None,
+        description="Makes the transactional id; default: the host name. No two live workers may share one",
+    )
+    static_membership: bool = Field(
+        default=False, description="Classic only, for stable identities such as a StatefulSet's"
+    )
+    processes: Annotated[int, Field(ge=1, le=1)] = Field(1, description="Worker processes; one, for now")
+    memory_budget_bytes: Annotated[int, Field(ge=8_388_608)] = Field(
+        134_217_728, description="For the clients' queues and our buffers together, shared by the pipelines"
+    )
+    drain_timeout_s: Seconds = Field(20.0, description="From SIGTERM to exit 3; keep it below the pod's grace period")
+
+
+class Schemas(Section):
+    """Where writer schemas come from, and so the wire format."""
+
+    registry_url: str | None = Field(None, description="Set: Confluent framing. Unset: Avro single-object encoding")
+    registry_username: str | None = None
+    registry_password: SecretStr | None = None
+    registry_password_file: Path | None = None
+    directory: Path = Field(Path("schemas"), description="*.avsc, read recursively; reader and output schemas too")
+    auto_register: bool = Field(default=False, description="Register the output schema instead of only checking it")
+
+    def password(self) -> str | None:
+        """The registry's password. Raises BadSettings if its file cannot be read."""
+        return _secret("schemas.registry_password", self.registry_password, self.registry_password_file)
+
+
+class Batch(Section):
+    """Bounds of one micro-batch; the first one reached makes it due."""
+
+    max_records: Annotated[int, Field(ge=1, le=100_000)] = 512
+    max_bytes: Annotated[int, Field(ge=1, le=1_073_741_824)] = 4_194_304
+    max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.01
+    slo_s: None = Field(None, description="A latency objective; not available yet, so only null")
+
+
+class DeadLetterLimitSettings(Section):
+    """More dead letters than this within the window stop the worker: something else is wrong."""
+
+    records: Annotated[int, Field(ge=0)] = 1000
+    window_s: Seconds = 60.0
+
+
+class Pipeline(Section):
+    """From some topics through one model to another topic."""
+
+    name: Name
+    input_topics: Annotated[tuple[TopicName, ...], Field(min_length=1)]
+    output_topic: TopicName
+    dead_letter_topic: TopicName
+    model: Name
+    group_id: Name | None = Field(None, description="Default: kafka.group_id, with `-<name>` if there are several")
+    event_schema: str | None = Field(None, description="Reader schema; default: the model manifest's")
+    prediction_schema: str | None = Field(None, description="Output schema; default: the model manifest's")
+    output_partitioning: Literal["source", "key"] = "source"
+    batch: Batch = Batch()
+    dead_letter_limit: DeadLetterLimitSettings = DeadLetterLimitSettings()
+
+    @model_validator(mode="after")
+    def _no_loop(self) -> Self:
+        outputs = {self.output_topic, self.dead_letter_topic}
+        if len(outputs) < 2 or outputs & set(self.input_topics):
+            raise ValueError("input, output and dead-letter topics must all be different")
+        return self
+
+
+class Delivery(Section):
+    """What is promised, and how often it is made durable."""
+
+    mode: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    commit_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.1
+    transaction_timeout_s: Annotated[float, Field(ge=1, le=900, allow_inf_nan=False)] = 10.0
+    compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
+
+
+class Models(Section):
+    """Where models come from."""
+
+    store: str = Field("file://var/models", description="file:// and a folder")
+    rollout_poll_s: Seconds = Field(
+        2.0, description="Read at start for now; models are swapped without a restart later"
+    )
+
+
+class Http(Section):
+    """Probes and metrics."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8080, description="0 takes a free one and logs it")
+
+
+class Log(Section):
+    """Logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """Everything a worker can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: Kafka = Kafka()
+    worker: Worker = Worker()
+    schemas: Schemas = Schemas()
+    pipelines: Annotated[tuple[Pipeline, ...], Field(min_length=1)]
+    delivery: Delivery = Delivery()
+    models: Models = Models()
+    http: Http = Http()
+    log: Log = Log()
+
+    @field_validator("pipelines")
+    @classmethod
+    def _names_differ(cls, pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        names = [pipeline.name for pipeline in pipelines]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two pipelines are named {', '.join(twice)}")
+        return pipelines
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.worker.static_membership and self.kafka.group_protocol == "consumer":
+            raise ValueError(
+                "worker.static_membership needs kafka.group_protocol classic: with consumer, a restarted member is "
+                "locked out of its own partitions"
+            )
+        taken: dict[tuple[str, str], str] = {}
+        for pipeline in self.pipelines:
+            for topic in pipeline.input_topics:
+                slot = (self.group_id_of(pipeline), topic)
+                if slot in taken:
+                    raise ValueError(
+                        f"pipelines {taken[slot]} and {pipeline.name} read topic {topic} in the same group {slot[0]}: "
+                        "each would get half of it"
+                    )
+                taken[slot] = pipeline.name
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file."""
+        del env_settings
+        environment = EnvSettingsSource(settings_cls)
+        aliased = {
+            name.lower(): os.environ[alias]
+            for alias, name in ALIASES.items()
+            if alias in os.environ and name not in os.environ
+        }
+        environment.env_vars = {**environment.env_vars, **aliased}
+        return (environment, init_settings)
+
+    def group_id_of(self, pipeline: Pipeline) -> str:
+        """The consumer group of a pipeline (design decision 3)."""
+        if pipeline.group_id:
+            return pipeline.group_id
+        return self.kafka.group_id if len(self.pipelines) == 1 else f"{self.kafka.group_id}-{pipeline.name}"
+
+    @property
+    def instance_id(self) -> str:
+        """What tells this worker from others."""
+        return self.worker.instance_id or socket.gethostname()
+
+
+def load_settings(file: Path) -> Settings:
+    """Settings from a YAML file and the environment.
+
+    Raises BadSettings naming every field that is wrong, its value and what is allowed.
+    """
+    _refuse_unknown_environment()
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except OSError as exc:
+        raise BadSettings(f"cannot read {file}: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise BadSettings(f"{file} is not valid YAML: {exc}") from exc
+    if not isinstance(content, dict):
+        raise BadSettings(
+            f"{file}: expected sections such as `kafka:` and `pipelines:`, found {type(content).__name__}"
+        )
+    try:
+        return Settings(**_relative_to(file.resolve().parent, content))
+    except ValidationError as exc:
+        raise BadSettings(_readable(file, exc)) from exc
+
+
+def settings_of(content: dict[str, Any]) -> Settings:
+    """Settings from this content alone, whatever the environment says. Raises pydantic's ValidationError."""
+    return _Embedded(**content)
+
+
+class _Embedded(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The content only."""
+        return (init_settings,)
+
+
+def _relative_to(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The file's content with its relative paths made absolute."""
+
+    def resolve(name: str, value: Any) -> Any:  # noqa: ANN401 - parsed YAML
+        if isinstance(value, dict):
+            return {key: resolve(str(key), item) for key, item in value.items()}
+        if not isinstance(value, str):
+            return value
+        if name == "directory" or name.endswith("_file"):
+            return str(folder / value)
+        if name == "store" and value.startswith("file://"):
+            return f"file://{folder / value.removeprefix('file://')}"
+        return value
+
+    return {key: resolve(str(key), value) for key, value in content.items()}
+
+
+def _refuse_unknown_environment() -> None:
+    known = {name.lower() for name in environment_names()}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.lower() not in known)
+    if unknown:
+        raise BadSettings(f"unknown environment names: {', '.join(unknown)}")
+
+
+def environment_names(
+    model: type[BaseModel] = Settings, prefix: str = PREFIX
+) -> dict[str, tuple[type[BaseModel], str]]:
+    """Every environment name that is understood → the section and field it sets."""
+    names: dict[str, tuple[type[BaseModel], str]] = {}
+    for field_name, info in model.model_fields.items():
+        name = prefix + field_name.upper()
+        names[name] = (model, field_name)
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names |= environment_names(kind, name + DELIMITER)
+    return names
+
+
+def _readable(file: Path, errors: ValidationError) -> str:
+    lines = []
+    for error in errors.errors(include_url=False):
+        where = ".".join(str(part) for part in error["loc"]) or "settings"
+        value = error.get("input")
+        shown = (
+            ""
+            if isinstance(value, (dict, list, tuple)) or error["type"] == "missing"
+            else f" (found {_masked(where, value)!r})"
+        )
+        lines.append(f"  {where}: {error['msg'].removeprefix('Value error, ')}{shown}")
+    return f"{file} or the environment:\n" + "\n".join(lines)
+
+
+def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
+    secret = any(word in where for word in ("password", "secret"))
+    return "…" if secret else value
+
+
+def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    if value is not None and file is not None:
+        raise BadSettings(f"{name} and {name}_file are both set; choose one")
+    if value is not None:
+        return value.get_secret_value()
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadSettings(f"{name}_file: cannot read {file}: {exc}") from exc

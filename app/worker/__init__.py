@@ -1,0 +1,1 @@
+"""The stream surface: poll, batch, score, deliver, commit; assign, revoke, drain."""

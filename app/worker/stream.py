@@ -1,0 +1,322 @@
+"""The loop of one pipeline: poll, batch, score, deliver, commit; assign, revoke, drain.
+
+One thread runs it and owns the pipeline's Kafka clients. Every turn does what can be done now and waits in at
+most one place: for a first record when nothing else is under way, for the scoring thread when it is busy.
+
+Longer than most files because its methods share one state, what is taken and not yet committed; the parts
+that could be told apart are: `batcher`, `chain`, `scoring_thread`, `offsets`, `pulse`.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from threading import Event
+
+import structlog
+
+from app.clock import Clock
+from app.errors import DrainDeadline, SchemaRegistryUnavailable, TransientError
+from app.facts import Committed, Outcomes
+from app.pipeline.batcher import MicroBatcher
+from app.pipeline.offsets import OffsetTracker
+from app.ports import Observer, Sink, Source
+from app.records import Batch, Origin, TopicPartition, origin_of
+from app.worker.chain import ScoredBatch
+from app.worker.pulse import PulseMeter
+from app.worker.scoring_thread import ScoringThread
+
+LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
+ACK_WAIT_S = 0.001  # while outputs are on their way
+SCORING_WAIT_S = 0.05  # so that commits fall due and callbacks are served while a slow model runs
+PAUSE_AFTER_S = 1.0  # being full for less is not worth a pause, which throws away what was fetched ahead
+REVOKE_BOUND_S = 5.0  # what a rebalance waits for our last batch; below any sensible rebalance timeout
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """drain_timeout_s: from stop() until everything taken is committed."""
+
+    drain_timeout_s: float = 20.0
+
+
+class StreamWorker:
+    """One pipeline. `run` on a thread of its own; `stop`, `turned_at` and `ready` are for any thread."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        batcher: MicroBatcher,
+        scoring: ScoringThread,
+        policy: StreamPolicy,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._source, self._sink, self._batcher, self._scoring = source, sink, batcher, scoring
+        self._policy, self._clock, self._observer = policy, clock, observer
+        self._log = structlog.get_logger()
+        self._tracker = OffsetTracker()
+        self._pulse = PulseMeter(source, batcher, self._tracker, clock)
+        self._stopping = Event()
+        self._drain_until: float | None = None
+        self._held: tuple[Batch, Origin] | None = None  # handed to the scoring thread, or waiting to be again
+        self._scored: ScoredBatch | None = None  # waiting for room in the sink
+        self._unsettled: list[Outcomes] = []
+        self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment, not rewound since
+        self._rewind_to: dict[TopicPartition, int] = {}
+        self._caught_up = True
+        self._full_since: float | None = None
+        self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
+        self._closing = False
+        self.turned_at = clock.monotonic()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the group was joined; an assignment is not required."""
+        return self._source.joined and not self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Finish what was taken, commit it, leave the group. Any thread, any number of times."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until stopped and drained.
+
+        Raises DrainDeadline if that took too long, and any FatalError or StartupError; what was not
+        committed then is read again by the next worker.
+        """
+        try:
+            self._source.subscribe(self)
+            while not self._drained():
+                self.turn()
+            self._sink.settle_now(self._tracker.committable(), self._drain_left_s())
+        finally:
+            self._closing = True
+            self._scoring.close()
+            self._sink.close()
+            self._source.close()
+
+    def turn(self) -> None:
+        """Do what can be done now."""
+        now = self.turned_at = self._clock.monotonic()
+        try:
+            if now < self._not_before or not self._sink.recovered():
+                self._only_serve_callbacks()
+                return
+            self._apply_rewind()
+            self._take_in()
+            self._start_scoring()
+            self._collect()
+            self._settle()
+        except SchemaRegistryUnavailable as exc:
+            self._back_off(exc)  # the held batch is submitted again
+        except TransientError as exc:
+            self._sink.abandon()
+            self._start_over()
+            self._back_off(exc)
+        self._beat()
+
+    # -- the steps of a turn -------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        room = 0 if self._stopping.is_set() else self._batcher.room()
+        if self._stopping.is_set():
+            self._batcher.drain()
+        if room == 0:
+            self._caught_up = self._stopping.is_set()
+            self._only_serve_callbacks_when_full()
+            return
+        self._full_since = None
+        self._source.resume()
+        records = self._pulse.waiting(lambda wait_s: self._source.poll(room, wait_s), self._wait_s())
+        self._caught_up = len(records) < room
+        self._batcher.add(records)
+
+    def _wait_s(self) -> float:
+        if self._scoring.busy or self._scored is not None:
+            return 0.0
+        most = ACK_WAIT_S if self._unsettled else LONGEST_WAIT_S
+        return min(most, self._batcher.due_in())
+
+    def _start_scoring(self) -> None:
+        if self._scoring.busy or self._scored is not None:
+            return
+        if self._held is None:
+            if self._batcher.due_in() > 0:
+                return
+            batch = self._batcher.take()
+            origin = origin_of(batch.records, self._clock.now_ms())
+            self._tracker.taken(origin.spans())
+            self._held = (batch, origin)
+        self._scoring.submit(*self._held)
+
+    def _collect(self) -> None:
+        if self._scored is None:
+            self._scored = self._scoring.take(SCORING_WAIT_S)
+        if self._scored is not None and self._sink.has_room():
+            self._deliver(self._scored)
+
+    def _deliver(self, scored: ScoredBatch) -> None:
+        self._observer.batch_scored(scored.scored)
+        self._sink.deliver(scored.predictions, scored.dead_letters)
+        self._tracker.finished(scored.spans)
+        self._unsettled.append(scored.outcomes)
+        self._scored = self._held = None
+
+    def _settle(self) -> None:
+        if not self._unsettled:
+            return
+        idle = self._caught_up and not len(self._batcher) and self._held is None
+        offsets = self._tracker.committable()
+        if self._sink.settle(offsets, idle=idle):
+            self._settled(offsets)
+
+    def _settled(self, offsets: Mapping[TopicPartition, int]) -> None:
+        fact = Committed(tuple(self._unsettled), self._clock.now_ms())
+        self._tracker.committed()
+        self._unsettled.clear()
+        self._settled_to.update(offsets)
+        self._backoff_s = BACKOFF_FIRST_S
+        self._pulse.finished(fact)
+        if fact.outcomes:
+            self._observer.committed(fact)
+
+    def _beat(self) -> None:
+        if not self._pulse.due():
+            return
+        if self._nothing_taken() and self._sink.recovered():
+            self._commit_positions()
+        self._observer.pulse(self._pulse.beat())
+
+    def _commit_positions(self) -> None:
+        """Pass transaction markers that follow the last record, which would look like lag for ever.
+
+        Only of partitions with a commit in this assignment and no rewind since: there the position cannot
+        be past an unfinished record.
+        """
+        positions = self._source.positions()
+        ahead = {
+            source: positions[source]
+            for source, offset in self._settled_to.items()
+            if positions.get(source, offset) > offset
+        }
+        if ahead and self._sink.settle_now(ahead, REVOKE_BOUND_S):
+            self._settled_to.update(ahead)
+
+    # -- waiting without working ---------------------------------------------------------------------------
+
+    def _only_serve_callbacks(self) -> None:
+        self._source.pause()
+        self._batcher.add(self._source.poll(1, LONGEST_WAIT_S))  # paused: a record is the exception
+
+    def _only_serve_callbacks_when_full(self) -> None:
+        now = self._clock.monotonic()
+        self._full_since = self._full_since or now
+        if now - self._full_since >= PAUSE_AFTER_S or self._stopping.is_set():
+            self._source.pause()
+            self._batcher.add(self._source.poll(1, 0.0))
+
+    def _back_off(self, why: Exception) -> None:
+        self._log.warning("backing_off", seconds=self._backoff_s, error=type(why).__name__, reason=str(why))
+        self._not_before = self._clock.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MOST_S)
+
+    # -- starting over ---------------------------------------------------------------------------------------
+
+    def _start_over(self) -> None:
+        """Drop everything taken and not committed; it is read again once `_apply_rewind` succeeds."""
+        points = self._tracker.restart_points()
+        for record in self._batcher.records:
+            points.setdefault(TopicPartition(record.topic(), record.partition()), record.offset())
+        self._scoring.discard()
+        self._batcher.drop(lambda _: True)
+        self._tracker.forget(points)
+        self._unsettled.clear()
+        self._held = self._scored = None
+        for source, offset in points.items():
+            self._rewind_to[source] = min(offset, self._rewind_to.get(source, offset))
+            self._settled_to.pop(source, None)
+
+    def _apply_rewind(self) -> None:
+        if self._rewind_to:
+            self._source.rewind(self._rewind_to)
+            self._rewind_to.clear()
+
+    # -- assignment changes, inside poll -----------------------------------------------------------------------
+
+    def on_assigned(self, sources: Set[TopicPartition]) -> None:
+        """Nothing to prepare: positions come from the group."""
+        del sources
+        self._observer.rebalanced("assigned")
+
+    def on_revoked(self, sources: Set[TopicPartition]) -> None:
+        """Finish and commit what is under way within a bound; otherwise it is dropped, uncommitted."""
+        self._observer.rebalanced("revoked")
+        if not self._closing and self._concerned(sources):
+            try:
+                finished = self._finish_taken()
+            except TransientError as exc:
+                self._log.warning("revoked_before_commit", reason=str(exc))
+                finished = False
+            if not finished:
+                self._sink.abandon()
+                self._start_over()
+        self._forget(sources)
+
+    def on_lost(self, sources: Set[TopicPartition]) -> None:
+        """Commit nothing: another member has these already."""
+        self._observer.rebalanced("lost")
+        if self._concerned(sources):
+            self._sink.abandon()
+            self._start_over()
+        self._forget(sources)
+
+    def _concerned(self, sources: Set[TopicPartition]) -> bool:
+        """Whether a batch under way, or an open transaction, has records of these partitions."""
+        return bool(sources & self._tracker.restart_points().keys())
+
+    def _finish_taken(self) -> bool:
+        deadline = self._clock.monotonic() + REVOKE_BOUND_S
+        if self._scored is None and self._scoring.busy:
+            self._scored = self._scoring.take(REVOKE_BOUND_S)
+        if self._scored is not None and self._sink.has_room():
+            self._deliver(self._scored)
+        if self._held is not None:
+            return False
+        offsets = self._tracker.committable()
+        if not self._sink.settle_now(offsets, max(0.1, deadline - self._clock.monotonic())):
+            return False
+        self._settled(offsets)
+        return True
+
+    def _forget(self, sources: Set[TopicPartition]) -> None:
+        self._batcher.drop(lambda record: TopicPartition(record.topic(), record.partition()) in sources)
+        self._tracker.forget(sources)
+        for source in sources:
+            self._rewind_to.pop(source, None)
+            self._settled_to.pop(source, None)
+        self._pulse.forget(sources)
+        self._observer.revoked(sources)
+
+    # -- draining ----------------------------------------------------------------------------------------------
+
+    def _nothing_taken(self) -> bool:
+        return not len(self._batcher) and self._held is None and not self._tracker.in_flight()
+
+    def _drained(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        if self._drain_until is None:
+            self._drain_until = self._clock.monotonic() + self._policy.drain_timeout_s
+        if self._nothing_taken():
+            return True
+        if self._clock.monotonic() >= self._drain_until:
+            raise DrainDeadline(
+                f"{len(self._batcher)} records were still in work {self._policy.drain_timeout_s:g} s after the stop; "
+                "they are not committed and will be read again"
+            )
+        return False
+
+    def _drain_left_s(self) -> float:
+        until = self._drain_until or 0.0
+        return max(0.1, until - self._clock.monotonic())

@@ -1,0 +1,17 @@
+"""A real Kafka, and on request a schema registry, on this machine: no Docker, no system Java, no root.
+
+The library comes first: `kafka.Cluster` and `schema_registry.SchemaRegistry` for tests, `stack.Stack` for a
+whole stack that outlives its starter. `python -m deploy.local` is the command over `Stack`.
+
+    errors.py           what can go wrong, in one tree
+    ports.py            which free ports are safe to give to a server
+    file_lock.py        one process at a time, bounded in time
+    json_record.py      small facts on disk, never half-written
+    artifacts.py        what is fetched from Maven Central, once per machine, whole or not at all
+    process.py          a server process that outlives us, and is never mistaken for another one
+    broker_config.py    the broker's properties: small, quick to fail over, close to production in all else
+    kafka.py            one broker, or a cluster of them
+    schema_registry.py  Apicurio with the Confluent-compatible API
+    stack.py            up, down, status; what lives in a stack directory
+    guardian.py         takes a stack down when the process it serves is gone
+"""

@@ -1,0 +1,104 @@
+"""What the stack runs: fetched from Maven Central once per machine, whole or not at all.
+
+jgo writes downloads in place: an interrupted one leaves a truncated jar that is taken for good ever after.
+Here every set is fetched into a staging directory and renamed when complete, under a lock: a set that exists
+is whole, however many processes asked for it at once.
+"""
+
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jgo.maven import MavenContext
+from requests import RequestException
+
+from deploy.local.errors import DownloadFailed
+from deploy.local.file_lock import locked
+
+KAFKA_VERSION = "4.2.0"  # 4.4.0 misses an artifact on Maven Central
+APICURIO_VERSION = "3.0.9"
+
+# Kafka's jars carry slf4j's interface and no binding: without one a broker that cannot start says nothing.
+_KAFKA_COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
+
+_REQUEST_TIMEOUT_S = 60
+_ATTEMPTS = 3
+_PAUSE_S = 2.0
+_LOCK_TIMEOUT_S = 600.0  # 110 MB at 200 kB/s, fetched by somebody else while we wait
+
+
+def kafka_jars() -> list[Path]:
+    """Return the class path of a broker: about 45 jars, 55 MB, fetched on first use.
+
+    Raises DownloadFailed.
+    """
+    directory = _fetch_once(f"kafka-{KAFKA_VERSION}", _fetch_kafka)
+    return sorted(directory.rglob("*.jar"))
+
+
+def apicurio_runner() -> Path:
+    """Return the runnable jar of the schema registry, beside its lib/; 108 MB, fetched on first use.
+
+    Raises DownloadFailed.
+    """
+    directory = _fetch_once(f"apicurio-registry-{APICURIO_VERSION}", _fetch_apicurio)
+    return directory / f"apicurio-registry-app-{APICURIO_VERSION}-runner.jar"
+
+
+def _fetch_kafka(target: Path) -> None:
+    maven = _maven(target)
+    for coordinates in _KAFKA_COORDINATES:
+        asked_for, transitive = maven.resolver.resolve([maven.create_dependency(coordinates)])
+        needed = [dependency for dependency in transitive if dependency.scope in ("compile", "runtime")]
+        for dependency in [*asked_for, *needed]:
+            dependency.artifact.resolve()
+
+
+def _fetch_apicurio(target: Path) -> None:
+    maven = _maven(target / "maven")
+    component = maven.project("io.apicurio", "apicurio-registry-app").at_version(APICURIO_VERSION)
+    archive = component.artifact(classifier="all", packaging="tar.gz").resolve()
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, filter="data")
+    shutil.rmtree(target / "maven")
+
+
+def _maven(directory: Path) -> MavenContext:
+    return MavenContext(repo_cache=directory, timeout=_REQUEST_TIMEOUT_S)
+
+
+def _fetch_once(name: str, fetch: Callable[[Path], None]) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-inference-worker"
+    complete = cache / name
+    if complete.is_dir():
+        return complete
+    with locked(cache / f"{name}.lock", timeout_s=_LOCK_TIMEOUT_S):
+        if not complete.is_dir():
+            _fetch_whole(cache / f"{name}.partial", complete, fetch)
+    return complete
+
+
+def _fetch_whole(staging: Path, complete: Path, fetch: Callable[[Path], None]) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            fetch(staging)
+        except (
+            RequestException,
+            RuntimeError,
+            ValueError,
+            OSError,
+            tarfile.TarError,
+        ) as exc:  # RuntimeError: jgo's own
+            if attempt == _ATTEMPTS:
+                raise DownloadFailed(
+                    f"{complete.name} could not be fetched from Maven Central in {_ATTEMPTS} attempts: {exc}"
+                ) from exc
+            time.sleep(_PAUSE_S * attempt)
+        else:
+            staging.rename(complete)
+            return

@@ -1,0 +1,29 @@
+# ruff: noqa: N818 - errors are named for what happened; that each is one shows in its base class
+"""Errors of the local stack.
+
+StackError
+  DownloadFailed    an artifact could not be fetched from Maven Central
+  StartFailed       a server ended, or was not ready in time; carries the tail of its log
+  StackMismatch     the directory holds a stack of another shape than the one asked for
+  StackBusy         another process has been working on the same directory for too long
+"""
+
+
+class StackError(Exception):
+    """The local stack cannot do what was asked; the message says why and what to do."""
+
+
+class DownloadFailed(StackError):
+    """An artifact could not be fetched. Nothing half-fetched is left behind."""
+
+
+class StartFailed(StackError):
+    """A server ended early or was not ready within its deadline."""
+
+
+class StackMismatch(StackError):
+    """The directory holds a stack of another shape than the one asked for."""
+
+
+class StackBusy(StackError):
+    """Another process held the directory's lock until our deadline."""

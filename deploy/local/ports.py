@@ -1,0 +1,50 @@
+"""Which port a local server may take."""
+
+import secrets
+import socket
+
+LOOPBACK = "127.0.0.1"
+
+# Below the range from which Linux (32768 up) and macOS (49152 up) number *outgoing* connections. In that
+# range a client reconnecting to a broker that is down can be given the broker's own port, and the broker
+# cannot come back.
+_FIRST_PORT = 20_000
+_LAST_PORT = 29_999
+_ATTEMPTS = 200  # each fails only if the port is in use; on a sane machine the first or second succeeds
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on the loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the JVM does: TIME_WAIT is no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def is_open(port: int) -> bool:
+    """Tell whether a server accepts connections on the loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return that many different ports that are free now, at random, so that parallel callers rarely collide.
+
+    Raises OSError if the machine has none left.
+    """
+    chosen: list[int] = []
+    for _ in range(_ATTEMPTS * count):
+        if len(chosen) == count:
+            return chosen
+        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT + 1)
+        if port not in chosen and is_free(port):
+            chosen.append(port)
+    if len(chosen) == count:
+        return chosen
+    raise OSError(f"no {count} free ports between {_FIRST_PORT} and {_LAST_PORT}")

@@ -1,0 +1,95 @@
+"""The real broker that tests share: one for the whole run, however many processes run it.
+
+Tests ask for `kafka`, `schema_registry` or `topics` and are marked `broker` by that. The broker is started by
+whoever asks first, and reused by all others (pytest-xdist's workers too, through the directory that the
+controller hands them). The controller takes it down at the end, a guardian does if the controller is killed.
+A broker that cannot be started is an error in every test that asked for it; nothing is skipped.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.local.stack import Stack
+
+_STACK = pytest.StashKey[Stack]()
+_OWNER_PID = pytest.StashKey[int]()
+_BROKER_FIXTURES = {"kafka", "schema_registry"}
+
+
+def pytest_configure(config):
+    handed_over = getattr(config, "workerinput", None)  # what a pytest-xdist worker got from its controller
+    if handed_over is None:
+        handed_over = {"stack": tempfile.mkdtemp(prefix="inference-tests-"), "owner": os.getpid()}
+    config.stash[_STACK] = Stack(Path(handed_over["stack"]))
+    config.stash[_OWNER_PID] = handed_over["owner"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["stack"] = str(node.config.stash[_STACK].directory)
+    node.workerinput["owner"] = node.config.stash[_OWNER_PID]
+
+
+def pytest_unconfigure(config):
+    if config.stash.get(_OWNER_PID, None) == os.getpid():
+        stack = config.stash[_STACK]
+        stack.down(wipe=True)
+        shutil.rmtree(stack.directory, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if _BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def _stack(pytestconfig):
+    stack = pytestconfig.stash[_STACK]
+    stack.guard(pytestconfig.stash[_OWNER_PID])
+    return stack
+
+
+@pytest.fixture(scope="session")
+def kafka(_stack):
+    """Bootstrap servers of a real single broker; topics are not created on demand."""
+    return _stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
+
+
+@pytest.fixture(scope="session")
+def schema_registry(_stack):
+    """URL of a real schema registry, Confluent-compatible."""
+    return _stack.up(schema_registry=True).environment["SCHEMA_REGISTRY_URL"]
+
+
+@pytest.fixture(scope="session")
+def topics(kafka):
+    """Make topics: topics("events", partitions=3) returns a name that nobody else has. Nothing is deleted."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+
+    def make(name="topic", partitions=1, config=None):
+        unique = f"{name}.{uuid.uuid4().hex[:12]}"
+        new = NewTopic(unique, num_partitions=partitions, replication_factor=1, config=config or {})
+        admin.create_topics([new], operation_timeout=30)[unique].result(timeout=30)
+        deadline = time.monotonic() + 30
+        while not _is_led(
+            admin, unique, partitions
+        ):  # the controller knows it first, the broker a moment later
+            assert time.monotonic() < deadline, f"{unique} has no leaders"
+            time.sleep(0.01)
+        return unique
+
+    return make
+
+
+def _is_led(admin, topic, partitions):
+    known = admin.list_topics(topic, timeout=10).topics[topic]
+    return len(known.partitions) == partitions and all(p.leader >= 0 for p in known.partitions.values())

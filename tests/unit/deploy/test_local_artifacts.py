@@ -1,0 +1,74 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deploy.local import artifacts
+from deploy.local.errors import DownloadFailed
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(artifacts, "_PAUSE_S", 0.0)
+    return tmp_path / "kafka-inference-worker"
+
+
+def test_what_was_fetched_is_not_fetched_again(cache):
+    fetched = []
+
+    def fetch(target):
+        fetched.append(target)
+        (target / "one.jar").write_text("whole")
+
+    first = artifacts._fetch_once("thing", fetch)
+    second = artifacts._fetch_once("thing", fetch)
+
+    assert first == second == cache / "thing"
+    assert (first / "one.jar").read_text() == "whole"
+    assert len(fetched) == 1
+
+
+def test_many_at_once_fetch_once(cache):
+    fetched = []
+
+    with ThreadPoolExecutor(8) as pool:
+        results = set(pool.map(lambda _: artifacts._fetch_once("thing", fetched.append), range(8)))
+
+    assert results == {cache / "thing"}
+    assert len(fetched) == 1
+
+
+def test_an_interrupted_download_is_not_taken_for_a_whole_one(cache):
+    def interrupted(target):
+        (target / "one.jar").write_text("ha")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artifacts._fetch_once("thing", interrupted)
+    assert not (cache / "thing").exists()
+
+    artifacts._fetch_once("thing", lambda target: (target / "two.jar").write_text("whole"))
+    assert [path.name for path in (cache / "thing").iterdir()] == ["two.jar"]
+
+
+def test_a_download_that_fails_twice_is_tried_a_third_time_from_scratch(cache):
+    attempts = []
+
+    def flaky(target):
+        attempts.append(list(target.iterdir()))
+        (target / "half.jar").touch()
+        if len(attempts) < 3:
+            raise OSError("connection reset")
+
+    artifacts._fetch_once("thing", flaky)
+
+    assert attempts == [[], [], []]
+
+
+def test_a_download_that_keeps_failing_names_what_and_why(cache):
+    def down(target):
+        raise RuntimeError("Artifact not found")
+
+    with pytest.raises(DownloadFailed, match=r"thing .* Maven Central in 3 attempts: Artifact not found"):
+        artifacts._fetch_once("thing", down)
+    assert not (cache / "thing").exists()
