@@ -97,37 +97,32 @@ class Origin:
         return np.array([source.partition for source in self.sources], np.int64)[self.source]
 
     def spans(self) -> dict[TopicPartition, Span]:
-        """First and next offset and oldest timestamp of each partition. Offsets rise within a partition."""
-        if len(self.sources) == 1:
-            return {self.sources[0]: _span(self.offsets, self.timestamps_ms)}
-        spans = {}
-        for index, source in enumerate(self.sources):
-            rows = self.source == index
-            spans[source] = _span(self.offsets[rows], self.timestamps_ms[rows])
-        return spans
-
-
-def _span(offsets: IntArray, timestamps_ms: IntArray) -> Span:
-    return Span(int(offsets[0]), int(offsets[-1]) + 1, int(timestamps_ms.min()), int(timestamps_ms[-1]))
+        """First and next offset and timestamps of each partition. Offsets rise within a partition."""
+        order = np.argsort(self.source, kind="stable")
+        offsets, timestamps = self.offsets[order], self.timestamps_ms[order]
+        starts = np.searchsorted(self.source[order], np.arange(len(self.sources)))
+        ends = np.append(starts[1:], len(order)) - 1
+        columns = (offsets[starts], offsets[ends] + 1, np.minimum.reduceat(timestamps, starts), timestamps[ends])
+        return dict(zip(self.sources, map(Span, *(column.tolist() for column in columns)), strict=True))
 
 
 def origin_of(records: Sequence[Record], now_ms: int) -> Origin:
     """The origin columns of a run of records; `now_ms` stands in for a missing timestamp."""
-    offsets = np.array([record.offset() for record in records], np.int64)
-    partitions = np.array([record.partition() for record in records], np.int64)
-    stamps = [record.timestamp()[1] for record in records]
-    timestamps = np.array(stamps, np.int64)
+    count = len(records)
+    offsets = np.fromiter([record.offset() for record in records], np.int64, count)
+    partitions = np.fromiter([record.partition() for record in records], np.int64, count)
+    timestamps = np.fromiter([record.timestamp()[1] for record in records], np.int64, count)
     if (timestamps <= 0).any():
         timestamps = np.where(timestamps <= 0, now_ms, timestamps)
     topics = [record.topic() for record in records]
-    first = topics[0]
-    if topics.count(first) == len(topics):
-        distinct, source = np.unique(partitions, return_inverse=True)
-        sources = tuple(TopicPartition(first, int(partition)) for partition in distinct)
-        return Origin(sources, source.astype(np.int64), offsets, timestamps)
+    if topics.count(topics[0]) == count:
+        # numbered by presence: partition numbers are small, so a table is quicker than sorting
+        present = np.bincount(partitions) > 0
+        sources = tuple(TopicPartition(topics[0], number) for number in np.flatnonzero(present).tolist())
+        return Origin(sources, (np.cumsum(present) - 1)[partitions], offsets, timestamps)
     pairs = [TopicPartition(*pair) for pair in zip(topics, partitions.tolist(), strict=True)]
     order = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
-    index_of = np.array([order[pair] for pair in pairs], np.int64)
+    index_of = np.fromiter([order[pair] for pair in pairs], np.int64, count)
     return Origin(tuple(order), index_of, offsets, timestamps)
 
 

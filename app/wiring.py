@@ -47,7 +47,7 @@ from app.train.training import Pipeline as TrainedPipeline
 from app.train.training import train_model
 from app.worker.chain import Chain
 from app.worker.process import Stream, WorkerProcess
-from app.worker.scoring_thread import ScoringThread
+from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
 
 # Shares of worker.memory_budget_bytes: fetched records wait in the client, outputs until they are acknowledged.
@@ -166,7 +166,7 @@ class _PipelineParts:
             source=source,
             sink=sink,
             batcher=MicroBatcher(_batch_policy(pipeline), clock),
-            scoring=ScoringThread(self._chain.score, pipeline.name),
+            scoring=Scoring(self._chain.score, pipeline.name),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
             clock=clock,
             observer=self._observer,

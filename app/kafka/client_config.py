@@ -123,8 +123,6 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
         "enable.idempotence": True,
         "compression.type": delivery.compression,
         "partitioner": "murmur2_random",  # as the Java clients
-        # A prediction waits for its batch, never again in the client; requests still fill up while others fly.
-        "linger.ms": 0,
         "batch.num.messages": 10_000,
         "queue.buffering.max.messages": 1_000_000,
         # The sink stops at half of this, so that produce() never meets a full queue in mid-batch.
@@ -133,13 +131,17 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
         "delivery.report.only.error": True,
     }
     if delivery.transactional_id is None:
-        properties["message.timeout.ms"] = 0  # at-least-once retries in order, for as long as it takes
+        properties |= {
+            "message.timeout.ms": 0,  # retries in order, for as long as it takes
+            "linger.ms": 0.5,  # a batch takes about that long to queue; without it requests of a few records go out
+        }
     else:
         timeout_ms = int(delivery.transaction_timeout_s * 1000)
         properties |= {
             "transactional.id": delivery.transactional_id,
             "transaction.timeout.ms": timeout_ms,
             "message.timeout.ms": timeout_ms,
+            "linger.ms": 5,  # committing flushes at once whatever this says
         }
     return properties | _common(policy, _CONSUMER_ONLY)
 

@@ -1,20 +1,23 @@
 """Predictions and dead letters into a producer's queue; shared by both delivery modes.
 
 Partition of an output (design decision 7): `source` keeps the event's partition, `key` hashes the key as the
-Java clients do, and a null key then takes the source partition. Predictions carry no headers, so whole runs
-go through `produce_batch`; dead letters carry headers and go through `produce`.
+Java clients do, and a null key then takes the source partition (modulo the number there is). Predictions carry
+no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from app.errors import DeliveryFailed
+from app.errors import BrokerUnavailable, DeliveryFailed
 from app.records import DeadLetter, Predictions
 
+ASK_TIMEOUT_S = 5.0
 _HASHED = -1  # librdkafka's "let the partitioner choose"
 _PASSING = {  # undelivered because of time or because we took them back: the transaction is done again
     KafkaError._MSG_TIMED_OUT,  # noqa: SLF001 - the client's names
@@ -43,6 +46,7 @@ class Outbox:
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0  # since the queue was last seen empty: an upper bound
         self._refused: KafkaError | None = None
+        self._partition_counts: dict[str, int] = {}
 
     def has_room(self) -> bool:
         """Whether the queue is below its bound; serves callbacks."""
@@ -84,13 +88,7 @@ class Outbox:
         if not values:
             return []
         if self._topics.partitioning == "key":
-            messages: list[dict[str, Any]] = [
-                {"value": value, "key": key} for value, key in zip(values, keys, strict=True)
-            ]
-            for row, key in enumerate(keys):
-                if key is None:
-                    messages[row]["partition"] = int(partitions[row])
-            return [(_HASHED, messages)]
+            return self._runs_by_key(predictions)
         first = int(partitions[0])
         if (partitions == first).all():
             return [(first, [{"value": value, "key": key} for value, key in zip(values, keys, strict=True)])]
@@ -101,8 +99,42 @@ class Outbox:
             for rows in np.split(order, ends)
         ]
 
+    def _runs_by_key(self, predictions: Predictions) -> list[tuple[int, list[dict[str, Any]]]]:
+        """Consecutive runs with one target each: `produce_batch` has one partition for all its messages."""
+        values, keys = predictions.values, predictions.keys
+        if None not in keys:
+            targets = [_HASHED] * len(keys)
+        else:
+            count = self._partition_count(self._topics.predictions)
+            sources = predictions.partitions.tolist()
+            targets = [source % count if key is None else _HASHED for key, source in zip(keys, sources, strict=True)]
+        rows = zip(targets, values, keys, strict=True)
+        return [
+            (target, [{"value": value, "key": key} for _, value, key in run])
+            for target, run in groupby(rows, key=itemgetter(0))
+        ]
+
+    def _partition_count(self, topic: str) -> int:
+        """How many partitions the topic has; asked once per producer. Raises BrokerUnavailable."""
+        if topic not in self._partition_counts:
+            try:
+                known = self.producer.list_topics(topic, timeout=ASK_TIMEOUT_S).topics[topic]
+            except KafkaException as exc:
+                raise BrokerUnavailable(f"the partitions of {topic} are not known: {exc}") from exc
+            if not known.partitions:
+                raise BrokerUnavailable(f"the partitions of {topic} are not known: {known.error}")
+            self._partition_counts[topic] = len(known.partitions)
+        return self._partition_counts[topic]
+
+    def _target_of(self, letter: DeadLetter) -> int:
+        if self._topics.partitioning == "source":
+            return letter.partition
+        if letter.key is not None:
+            return _HASHED
+        return letter.partition % self._partition_count(self._topics.dead_letters)
+
     def _put_dead_letter(self, letter: DeadLetter) -> None:
-        partition = letter.partition if self._topics.partitioning == "source" or letter.key is None else _HASHED
+        partition = self._target_of(letter)
         fields: dict[str, Any] = {
             "key": letter.key,
             "headers": list(letter.headers),

@@ -34,9 +34,14 @@ class KafkaSource:
         self._log = structlog.get_logger().bind(group=properties["group.id"])
         self._consumer = Consumer({**properties, "error_cb": self._on_error})
         self._owned: set[TopicPartition] = set()
+        self._gave_up_some = False  # during the current poll
         self._paused = False
         self._closed = False
         self._joined = False
+        # Under `consumer` an empty assignment calls nobody back; the member's epoch, in here, changes all the same.
+        # Under `classic` this changes before the group answers.
+        by_epoch = properties["group.protocol"] == "consumer"
+        self._stranger = self._consumer.consumer_group_metadata() if by_epoch else None
 
     @property
     def consumer(self) -> Consumer:
@@ -65,6 +70,7 @@ class KafkaSource:
 
         Raises ConsumerDead if the consumer would never deliver again, BrokerRefused if the group refuses us.
         """
+        self._gave_up_some = False
         messages = self._consumer.consume(max_records, 0)
         if not messages and timeout_s > 0:
             messages = self._consumer.consume(1, timeout_s)
@@ -72,6 +78,10 @@ class KafkaSource:
                 messages += self._consumer.consume(max_records - 1, 0)
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message.error())]
+        if self._gave_up_some:  # in the middle of consume(), which also gives back what it had taken before
+            messages = [m for m in messages if (m.topic(), m.partition()) in self._owned]
+        if not self._joined and self._stranger is not None:
+            self._joined = self._consumer.consumer_group_metadata() != self._stranger
         return messages  # type: ignore[return-value] # the client's messages are Records
 
     def pause(self) -> None:
@@ -145,12 +155,14 @@ class KafkaSource:
         self._log.info("partitions_revoked", partitions=_readable(sources))
         self._heard().on_revoked(sources)
         self._owned -= sources
+        self._gave_up_some = True
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         sources = _sources(partitions) & self._owned
         self._log.warning("partitions_lost", partitions=_readable(sources))
         self._owned -= sources
+        self._gave_up_some = True
         self._heard().on_lost(sources)
         consumer.incremental_unassign(partitions)
 
@@ -180,4 +192,4 @@ def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:
 
 
 def _readable(sources: Iterable[TopicPartition]) -> list[str]:
-    messages = [f"{source.topic}[{source.partition}]" for source in sorted(sources)]
+    return [f"{source.topic}[{source.partition}]" for source in sorted(sources)]

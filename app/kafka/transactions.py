@@ -73,8 +73,9 @@ class TransactionalSink:
 
     def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
         """Commit if nothing else waits, or the commit interval has passed."""
-        waited = self._clock.monotonic() - self._begun_at if self._begun_at is not None else 0.0
-        if not idle and self._begun_at is not None and waited < self._policy.commit_interval_s:
+        if self._begun_at is None:
+            return True
+        if not idle and self._clock.monotonic() - self._begun_at < self._policy.commit_interval_s:
             return False
         self._commit(offsets, self._policy.transaction_timeout_s)
         return True

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -21,8 +22,6 @@ from app.records import (
     Origin,
     Predictions,
     Rejection,
-    Span,
-    TopicPartition,
 )
 
 
@@ -30,7 +29,6 @@ from app.records import (
 class ScoredBatch:
     """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped."""
 
-    spans: dict[TopicPartition, Span]
     predictions: Predictions
     dead_letters: list[DeadLetter]
     scored: BatchScored
@@ -64,7 +62,8 @@ class Chain:
         skipped = values.count(None)
         if skipped:
             rows = np.array([row for row, value in enumerate(values) if value is not None], np.int64)
-        columns, rejected = self._decode([value for value in values if value is not None], rows)
+        present = [value for value in values if value is not None] if skipped else cast("list[bytes]", values)
+        columns, rejected = self._decode(present, rows)
         features = self._plan.apply(columns)
         rejected += features.rejected
         model_started = time.perf_counter()
@@ -79,7 +78,6 @@ class Chain:
             for item in sorted(rejected, key=lambda item: item.row)
         ]
         return ScoredBatch(
-            spans=origin.spans(),
             predictions=predictions,
             dead_letters=dead_letters,
             scored=BatchScored(

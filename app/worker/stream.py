@@ -4,10 +4,10 @@ One thread runs it and owns the pipeline's Kafka clients. Every turn does what c
 most one place: for a first record when nothing else is under way, for the scoring thread when it is busy.
 
 Longer than most files because its methods share one state, what is taken and not yet committed; the parts
-that could be told apart are: `batcher`, `chain`, `scoring_thread`, `offsets`, `pulse`.
+that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from threading import Event
 
@@ -19,10 +19,10 @@ from app.facts import Committed, Outcomes
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Observer, Sink, Source
-from app.records import Batch, Origin, TopicPartition, origin_of
+from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of
 from app.worker.chain import ScoredBatch
 from app.worker.pulse import PulseMeter
-from app.worker.scoring_thread import ScoringThread
+from app.worker.scoring import Scoring
 
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
@@ -39,6 +39,15 @@ class StreamPolicy:
     drain_timeout_s: float = 20.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A batch on its way from the batcher to the sink."""
+
+    batch: Batch
+    origin: Origin
+    spans: dict[TopicPartition, Span]
+
+
 class StreamWorker:
     """One pipeline. `run` on a thread of its own; `stop`, `turned_at` and `ready` are for any thread."""
 
@@ -47,7 +56,7 @@ class StreamWorker:
         source: Source,
         sink: Sink,
         batcher: MicroBatcher,
-        scoring: ScoringThread,
+        scoring: Scoring,
         policy: StreamPolicy,
         clock: Clock,
         observer: Observer,
@@ -59,7 +68,7 @@ class StreamWorker:
         self._pulse = PulseMeter(source, batcher, self._tracker, clock)
         self._stopping = Event()
         self._drain_until: float | None = None
-        self._held: tuple[Batch, Origin] | None = None  # handed to the scoring thread, or waiting to be again
+        self._held: _Held | None = None  # submitted for scoring, or waiting to be again
         self._scored: ScoredBatch | None = None  # waiting for room in the sink
         self._unsettled: list[Outcomes] = []
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment, not rewound since
@@ -102,6 +111,7 @@ class StreamWorker:
         try:
             if now < self._not_before or not self._sink.recovered():
                 self._only_serve_callbacks()
+                self._settle()  # what was delivered before must not wait, or its transaction would time out
                 return
             self._apply_rewind()
             self._take_in()
@@ -130,6 +140,12 @@ class StreamWorker:
         self._source.resume()
         records = self._pulse.waiting(lambda wait_s: self._source.poll(room, wait_s), self._wait_s())
         self._caught_up = len(records) < room
+        self._add(records)
+
+    def _add(self, records: Sequence[Record]) -> None:
+        """Those of a partition that will be rewound come again: a poll may rewind and yet give back what it had."""
+        if self._rewind_to:
+            records = [r for r in records if TopicPartition(r.topic(), r.partition()) not in self._rewind_to]
         self._batcher.add(records)
 
     def _wait_s(self) -> float:
@@ -146,29 +162,29 @@ class StreamWorker:
                 return
             batch = self._batcher.take()
             origin = origin_of(batch.records, self._clock.now_ms())
-            self._tracker.taken(origin.spans())
-            self._held = (batch, origin)
-        self._scoring.submit(*self._held)
+            self._held = _Held(batch, origin, origin.spans())
+            self._tracker.taken(self._held.spans)
+        self._scoring.submit(self._held.batch, self._held.origin)
 
     def _collect(self) -> None:
         if self._scored is None:
             self._scored = self._scoring.take(SCORING_WAIT_S)
-        if self._scored is not None and self._sink.has_room():
-            self._deliver(self._scored)
+        self._deliver_if_room()
 
-    def _deliver(self, scored: ScoredBatch) -> None:
+    def _deliver_if_room(self) -> None:
+        held, scored = self._held, self._scored
+        if held is None or scored is None or not self._sink.has_room():
+            return
         self._observer.batch_scored(scored.scored)
         self._sink.deliver(scored.predictions, scored.dead_letters)
-        self._tracker.finished(scored.spans)
+        self._tracker.finished(held.spans)
         self._unsettled.append(scored.outcomes)
         self._scored = self._held = None
 
     def _settle(self) -> None:
-        if not self._unsettled:
-            return
         idle = self._caught_up and not len(self._batcher) and self._held is None
         offsets = self._tracker.committable()
-        if self._sink.settle(offsets, idle=idle):
+        if self._sink.settle(offsets, idle=idle) and self._unsettled:
             self._settled(offsets)
 
     def _settled(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -177,8 +193,8 @@ class StreamWorker:
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
-        self._pulse.finished(fact)
         if fact.outcomes:
+            self._pulse.finished(fact)
             self._observer.committed(fact)
 
     def _beat(self) -> None:
@@ -207,14 +223,14 @@ class StreamWorker:
 
     def _only_serve_callbacks(self) -> None:
         self._source.pause()
-        self._batcher.add(self._source.poll(1, LONGEST_WAIT_S))  # paused: a record is the exception
+        self._add(self._source.poll(1, LONGEST_WAIT_S))  # paused: a record is the exception
 
     def _only_serve_callbacks_when_full(self) -> None:
         now = self._clock.monotonic()
         self._full_since = self._full_since or now
         if now - self._full_since >= PAUSE_AFTER_S or self._stopping.is_set():
             self._source.pause()
-            self._batcher.add(self._source.poll(1, 0.0))
+            self._add(self._source.poll(1, 0.0))
 
     def _back_off(self, why: Exception) -> None:
         self._log.warning("backing_off", seconds=self._backoff_s, error=type(why).__name__, reason=str(why))
@@ -279,8 +295,7 @@ class StreamWorker:
         deadline = self._clock.monotonic() + REVOKE_BOUND_S
         if self._scored is None and self._scoring.busy:
             self._scored = self._scoring.take(REVOKE_BOUND_S)
-        if self._scored is not None and self._sink.has_room():
-            self._deliver(self._scored)
+        self._deliver_if_room()
         if self._held is not None:
             return False
         offsets = self._tracker.committable()

@@ -1,0 +1,238 @@
+"""A broker in memory, a source and an exactly-once sink on it, and a score function that only copies offsets.
+
+The broker keeps what a real one would: the records, the committed offsets, and the committed outcomes. It
+refuses, by failing the test, what a real one would fence: commits for partitions that are not owned.
+"""
+
+import numpy as np
+from fakes import NOW_MS, FakeRecord
+
+from app.errors import Aborted, BrokerUnavailable
+from app.facts import BatchScored, Outcomes
+from app.pipeline.batcher import BatchPolicy, MicroBatcher
+from app.records import Predictions, TopicPartition
+from app.worker.chain import ScoredBatch
+from app.worker.scoring import Scoring
+from app.worker.stream import StreamPolicy, StreamWorker
+
+
+class FakeBroker:
+    """records and committed offsets by partition; outcomes in the order they were committed."""
+
+    def __init__(self, partitions=2):
+        self.sources = [TopicPartition("events", number) for number in range(partitions)]
+        self.records = {source: [] for source in self.sources}
+        self.committed = dict.fromkeys(self.sources, 0)
+        self.outcomes = []
+
+    def append(self, partition, count=1):
+        source = self.sources[partition]
+        for _ in range(count):
+            offset = len(self.records[source])
+            self.records[source].append(
+                FakeRecord(b"v", topic="events", partition=partition, offset=offset, timestamp=(1, NOW_MS + offset))
+            )
+
+    def everything(self):
+        return sorted((source, record.offset()) for source, log in self.records.items() for record in log)
+
+
+class FakeSource:
+    """`events` are assignment changes for the next poll: ("assigned" | "revoked" | "lost", partitions)."""
+
+    def __init__(self, broker, clock):
+        self._broker, self._clock = broker, clock
+        self.owned = set()
+        self.joined = False
+        self.events = []
+        self.paused = False
+        self.closed = False
+        self.seeks_fail = 0
+        self.position = {}
+
+    def subscribe(self, listener):
+        self._listener = listener
+
+    def poll(self, max_records, timeout_s):
+        self._rebalance()
+        found = []
+        for source in sorted(self.owned):
+            if self.paused:
+                break
+            log = self._broker.records[source][self.position[source] :][: max_records - len(found)]
+            self.position[source] += len(log)
+            found += log
+        if not found:
+            self._clock.advance(timeout_s)
+        return found
+
+    def pause(self):
+        self.paused = True
+
+    def resume(self):
+        self.paused = False
+
+    def rewind(self, points):
+        if self.seeks_fail:
+            self.seeks_fail -= 1
+            raise BrokerUnavailable("seek timed out")
+        for source, offset in points.items():
+            if source in self.owned:
+                self.position[source] = offset
+
+    def positions(self):
+        return dict(self.position)
+
+    def starts(self, sources):
+        return {source: self._broker.committed[source] for source in sources}
+
+    def end_offsets(self):
+        return {source: len(self._broker.records[source]) for source in self.owned}
+
+    def close(self):
+        self.closed = True
+
+    def _rebalance(self):
+        while self.events:
+            kind, sources = self.events.pop(0)
+            if kind == "assigned":
+                self.owned |= sources
+                self.position |= {source: self._broker.committed[source] for source in sources}
+                self.joined = True
+                self._listener.on_assigned(sources)
+            elif kind == "revoked":
+                self._listener.on_revoked(sources)
+                self._drop(sources)
+            else:
+                self._drop(sources)
+                self._listener.on_lost(sources)
+
+    def _drop(self, sources):
+        self.owned -= sources
+        for source in sources:
+            self.position.pop(source, None)
+
+
+class FakeSink:
+    """Outputs and offsets become the broker's together. `aborts` settlements fail first; `room` can be taken away."""
+
+    def __init__(self, broker, source):
+        self._broker, self._source = broker, source
+        self._open = []
+        self.aborts = 0
+        self.room = True
+        self.broken = 0
+        self.commits = 0
+        self.closed = False
+
+    def has_room(self):
+        return self.room
+
+    def deliver(self, predictions, dead_letters):
+        self._open += [tuple(value.decode().split("@")) for value in predictions.values]
+
+    def settle(self, offsets, *, idle):
+        if not self._open and not offsets:
+            return True
+        return self.settle_now(offsets, 1.0)
+
+    def settle_now(self, offsets, within_s):
+        if self.aborts:
+            self.aborts -= 1
+            self._open.clear()
+            raise Aborted("fenced")
+        assert offsets.keys() <= self._source.owned, "committed a partition that is another member's"
+        for source, offset in offsets.items():
+            assert offset >= self._broker.committed[source], "committed backwards"
+            self._broker.committed[source] = offset
+        for partition, offset in self._open:
+            self._broker.outcomes.append((TopicPartition("events", int(partition)), int(offset)))
+        self._open.clear()
+        self.commits += 1
+        return True
+
+    def abandon(self):
+        self._open.clear()
+
+    def recovered(self):
+        if self.broken:
+            self.broken -= 1
+            return False
+        return True
+
+    def close(self):
+        self.closed = True
+
+
+class RecordingObserver:
+    """Keeps the facts it is handed."""
+
+    def __init__(self):
+        self.facts = []
+
+    def batch_scored(self, fact):
+        self.facts.append(fact)
+
+    def committed(self, fact):
+        self.facts.append(fact)
+
+    def rebalanced(self, kind):
+        self.facts.append(kind)
+
+    def revoked(self, sources):
+        self.facts.append(("revoked", frozenset(sources)))
+
+    def pulse(self, fact):
+        self.facts.append(fact)
+
+    def transaction(self, result):
+        self.facts.append(result)
+
+
+def copy_offsets(batch, origin):
+    """Score a batch: each record's prediction is "partition@offset"."""
+    partitions = origin.partitions()
+    values = [f"{p}@{o}".encode() for p, o in zip(partitions.tolist(), origin.offsets.tolist(), strict=True)]
+    rows = len(batch)
+    return ScoredBatch(
+        predictions=Predictions(values, [None] * rows, partitions),
+        dead_letters=[],
+        scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, 0.001, "fake", "1"),
+        outcomes=Outcomes("fake", "1", rows, 0, {"0": rows}, {}, origin.timestamps_ms, np.ones(rows)),
+    )
+
+
+class Rig:
+    """A stream worker on fakes; `turn` until nothing is left to do."""
+
+    def __init__(self, clock, *, partitions=2, score=copy_offsets, max_records=4, max_wait_s=0.01, drain_timeout_s=20.0):
+        self.clock = clock
+        self.broker = FakeBroker(partitions)
+        self.source = FakeSource(self.broker, clock)
+        self.sink = FakeSink(self.broker, self.source)
+        self.observer = RecordingObserver()
+        self.worker = StreamWorker(
+            source=self.source,
+            sink=self.sink,
+            batcher=MicroBatcher(BatchPolicy(max_records=max_records, max_wait_s=max_wait_s), clock),
+            scoring=Scoring(score, "test"),
+            policy=StreamPolicy(drain_timeout_s),
+            clock=clock,
+            observer=self.observer,
+        )
+        self.source.subscribe(self.worker)
+
+    def change(self, kind, *partitions):
+        self.source.events.append((kind, {self.broker.sources[number] for number in partitions}))
+
+    def turn(self, times=1):
+        for _ in range(times):
+            self.worker.turn()
+
+    def settle(self, turns=200):
+        """Turn until every record of the owned partitions has its outcome."""
+        for _ in range(turns):
+            self.worker.turn()
+            if all(self.broker.committed[source] == len(self.broker.records[source]) for source in self.source.owned):
+                return
+        raise AssertionError(f"not settled: {self.broker.committed}")

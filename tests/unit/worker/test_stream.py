@@ -1,0 +1,327 @@
+"""The loop keeps I1 to I4 whatever happens around it: aborts, rebalances, outages, a full sink."""
+
+import threading
+
+import pytest
+from fakes import ManualClock
+from fake_stream import Rig, copy_offsets
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from app.errors import DeadLetterFlood, DrainDeadline, SchemaRegistryUnavailable
+from app.facts import Committed, Pulse
+from app.records import TopicPartition
+
+
+@pytest.fixture
+def rig():
+    return Rig(ManualClock())
+
+
+def test_every_record_gets_one_outcome_in_order(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.broker.append(1, 7)
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_record_is_not_committed_before_its_prediction_is_delivered(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.sink.room = False
+
+    rig.turn(20)
+    assert rig.broker.committed[rig.broker.sources[0]] == 0
+
+    rig.sink.room = True
+    rig.settle()
+    assert len(rig.broker.outcomes) == 4
+
+
+def test_an_aborted_transaction_is_done_again_from_the_lowest_unfinished_offset(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.broker.append(1, 3)
+    rig.sink.aborts = 3
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_rewind_that_fails_is_tried_again_before_anything_is_read(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 10)
+    rig.sink.aborts = 1
+    rig.source.seeks_fail = 2
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_schema_registry_outage_keeps_the_batch_and_loses_nothing():
+    outage = [SchemaRegistryUnavailable("down")] * 3
+
+    def score(batch, origin):
+        if outage:
+            raise outage.pop()
+        return copy_offsets(batch, origin)
+
+    rig = Rig(ManualClock(), score=score)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 6)
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_fatal_error_in_scoring_commits_nothing_new():
+    def score(_batch, _origin):
+        raise DeadLetterFlood("too many")
+
+    rig = Rig(ManualClock(), score=score)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 6)
+
+    with pytest.raises(DeadLetterFlood):
+        rig.worker.run()
+
+    assert rig.broker.committed[rig.broker.sources[0]] == 0
+    assert rig.sink.closed
+    assert rig.source.closed
+
+
+def test_what_was_delivered_is_committed_before_a_revoked_partition_goes(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 4)
+    rig.turn()
+    rig.change("revoked", 0)
+    rig.turn(3)
+
+    assert rig.broker.committed[rig.broker.sources[0]] == 4
+    assert ("revoked", frozenset({TopicPartition("events", 0)})) in rig.observer.facts
+
+
+def test_buffered_records_of_a_revoked_partition_are_dropped_uncommitted(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 2)  # not a full batch: stays in the batcher
+    rig.turn()
+    rig.change("revoked", 0)
+    rig.turn(5)
+
+    assert rig.broker.committed[rig.broker.sources[0]] == 0
+    assert rig.broker.outcomes == []
+
+
+def test_nothing_is_committed_after_partitions_are_lost(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 4)
+    rig.broker.append(1, 4)
+    rig.sink.room = False
+    rig.turn(3)
+    rig.change("lost", 0)
+    rig.clock.advance(2)  # long enough to poll again although the batcher is full
+    rig.turn(2)
+    rig.sink.room = True
+
+    rig.settle()
+
+    assert {source for source, _ in rig.broker.outcomes} == {rig.broker.sources[1]}
+
+
+def test_a_slow_batch_of_a_revoked_partition_is_dropped_when_it_outlives_the_bound(monkeypatch):
+    monkeypatch.setattr("app.worker.stream.REVOKE_BOUND_S", 0.01)
+    release = threading.Event()
+
+    def score(batch, origin):
+        release.wait(10)
+        return copy_offsets(batch, origin)
+
+    rig = Rig(ManualClock(), score=score)
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 4)
+    rig.turn()
+    rig.change("revoked", 0)
+    rig.turn()
+    release.set()
+    rig.broker.append(1, 4)
+
+    rig.settle()
+
+    assert {source for source, _ in rig.broker.outcomes} == {rig.broker.sources[1]}
+
+
+def test_partitions_are_paused_only_after_being_full_for_a_while(rig):
+    rig.change("assigned", 0)
+    rig.sink.room = False
+    rig.broker.append(0, 20)
+    rig.turn(3)
+    assert not rig.source.paused
+
+    rig.clock.advance(2)
+    rig.turn(2)
+    assert rig.source.paused
+
+    rig.sink.room = True
+    rig.settle()
+    assert len(rig.broker.outcomes) == 20
+
+
+def test_stop_finishes_what_was_read_and_leaves_the_group(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    rig.turn()
+    rig.worker.stop()
+
+    rig.worker.run()
+
+    assert rig.broker.committed[rig.broker.sources[0]] == 3
+    assert rig.source.closed
+    assert not rig.worker.ready
+
+
+def test_a_drain_that_cannot_finish_in_time_says_so():
+    rig = Rig(ManualClock(), drain_timeout_s=1.0)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    rig.turn()
+    rig.sink.broken = 10_000
+    rig.worker.stop()
+
+    with pytest.raises(DrainDeadline):
+        rig.worker.run()
+
+    assert rig.broker.outcomes == []
+
+
+def test_positions_past_transaction_markers_are_committed_once_nothing_is_taken(rig):
+    source = rig.broker.sources[0]
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.settle()
+    rig.source.position[source] = 5  # the client has passed a marker
+
+    rig.clock.advance(1.1)
+    rig.turn()
+
+    assert rig.broker.committed[source] == 5
+
+
+def test_a_position_is_not_trusted_after_a_rewind(rig):
+    source = rig.broker.sources[0]
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.settle()
+    rig.broker.append(0, 4)
+    rig.sink.aborts = 1
+    rig.source.seeks_fail = 10**6  # the position stays behind the records that are to be read again
+    rig.turn(3)
+
+    rig.clock.advance(10)
+    rig.turn(3)
+
+    assert rig.broker.committed[source] == 4
+
+
+def test_lag_is_measured_from_the_first_unfinished_record(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.sink.room = False
+    rig.turn(3)
+    rig.clock.advance(5)
+    rig.turn()
+
+    pulses = [fact for fact in rig.observer.facts if isinstance(fact, Pulse)]
+    lag = pulses[-1].lag
+    assert lag[rig.broker.sources[0]].records == 10
+    assert lag[rig.broker.sources[0]].seconds >= 5
+    assert lag[rig.broker.sources[1]].records == 0
+
+
+def test_outcomes_are_told_only_once_they_are_committed(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.sink.aborts = 1
+
+    rig.settle()
+
+    told = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+    assert sum(outcomes.predicted for fact in told for outcomes in fact.outcomes) == 4
+
+
+class AnythingGoes(RuleBasedStateMachine):
+    """Any order of arrivals, rebalances, aborts and outages: exactly one outcome each, offsets never too far."""
+
+    @initialize()
+    def start(self):
+        self.rig = Rig(ManualClock(), partitions=3)
+        self.mine = set()
+
+    @rule(partition=st.integers(0, 2), count=st.integers(1, 9))
+    def records_arrive(self, partition, count):
+        self.rig.broker.append(partition, count)
+
+    @rule(times=st.integers(1, 5))
+    def the_loop_turns(self, times):
+        self.rig.turn(times)
+
+    @rule(partition=st.integers(0, 2))
+    def a_partition_comes(self, partition):
+        if partition not in self.mine:
+            self.mine.add(partition)
+            self.rig.change("assigned", partition)
+
+    @rule(partition=st.integers(0, 2), kind=st.sampled_from(["revoked", "lost"]))
+    def a_partition_goes(self, partition, kind):
+        if partition in self.mine:
+            self.mine.discard(partition)
+            self.rig.change(kind, partition)
+
+    @rule()
+    def the_next_transaction_aborts(self):
+        self.rig.sink.aborts = 1
+
+    @rule()
+    def seeking_fails_once(self):
+        self.rig.source.seeks_fail = 1
+
+    @rule(room=st.booleans())
+    def the_sink_fills_or_empties(self, room):
+        self.rig.sink.room = room
+
+    @rule(seconds=st.floats(0.001, 3))
+    def time_passes(self, seconds):
+        self.rig.clock.advance(seconds)
+
+    @invariant()
+    def no_outcome_comes_twice(self):
+        assert len(self.rig.broker.outcomes) == len(set(self.rig.broker.outcomes))
+
+    @invariant()
+    def offsets_rise_within_a_partition(self):
+        for source in self.rig.broker.sources:
+            offsets = [offset for where, offset in self.rig.broker.outcomes if where == source]
+            assert offsets == sorted(offsets)
+
+    @invariant()
+    def everything_below_the_committed_offset_has_an_outcome(self):
+        done = set(self.rig.broker.outcomes)
+        for source, committed in self.rig.broker.committed.items():
+            assert all((source, offset) in done for offset in range(committed))
+
+    def teardown(self):
+        rig = self.rig
+        rig.sink.room = True
+        for partition in {0, 1, 2} - self.mine:
+            rig.change("assigned", partition)
+        rig.turn()
+        rig.settle(400)
+        assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+TestAnythingGoes = AnythingGoes.TestCase
