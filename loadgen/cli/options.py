@@ -59,7 +59,7 @@ WritersOption = Annotated[
     str,
     typer.Option("--writer-versions", help='Schema versions to mix: "current", "all", or e.g. "1,2,current".'),
 ]
-CreateOption = Annotated[bool, typer.Option("--create-topics", help="Make the topics that are not there.")]
+CreateOption = Annotated[bool, typer.Option("--create-topics", help="Make the pipeline's topics that are not there.")]
 PartitionsOption = Annotated[int, typer.Option("--partitions", help="Of the topics made by --create-topics.")]
 
 PredictionsOption = Annotated[

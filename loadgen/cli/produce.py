@@ -59,7 +59,9 @@ def produce(
         total = plan.expected_events()
         started_at = now()
         if create_topics:
-            Topics(plan.kafka).create([plan.topic], partitions)
+            # a pipeline's own topics come together, so that a worker can start on them
+            outputs = [] if topic else [f"{pipeline}.predictions", f"{pipeline}.dead-letters"]
+            Topics(plan.kafka).create([plan.topic, *outputs], partitions)
         produced = plan.run(lambda sent: bars.show("sent", sent, total))
     show(
         result_page(command="produce", started_at=started_at, produced=produced, verdict=None),
