@@ -44,6 +44,9 @@ stack: install ## a real Kafka and a schema registry on free local ports, withou
 stack-down: install ## stop what `make stack` started
 	$(BIN)/python -m deploy.local down
 
+bench: install ## one worker on a real broker: draining 500,000 events, and latency at 1,000/s; writes var/bench.json
+	$(BIN)/python tests/bench/drain_and_latency.py
+
 docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
 	$(BIN)/python -m docs.generate
 

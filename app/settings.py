@@ -6,6 +6,7 @@ written in the file are relative to the file; defaults and the environment's to 
 """
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,9 +21,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from app.errors import BadSettings
+from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
 
 PREFIX = "INFERENCE_"
 DELIMITER = "__"
@@ -116,6 +124,14 @@ class Kafka(Section):
         default_factory=dict, description="Further librdkafka properties, from an allow-list"
     )
 
+    @field_validator("client")
+    @classmethod
+    def _allowed(cls, client: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        if refused := sorted(client.keys() - ALLOWED_CLIENT_PROPERTIES):
+            allowed = ", ".join(sorted(ALLOWED_CLIENT_PROPERTIES))
+            raise ValueError(f"{', '.join(refused)} may not be set; allowed are {allowed}")
+        return client
+
 
 class Worker(Section):
     """This process."""
@@ -143,6 +159,13 @@ class Schemas(Section):
     registry_password_file: Path | None = None
     directory: Path = Field(Path("schemas"), description="*.avsc, read recursively; reader and output schemas too")
     auto_register: bool = Field(default=False, description="Register the output schema instead of only checking it")
+
+    @field_validator("registry_url")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url:  # it is shown in messages and logs
+            raise ValueError("credentials belong in registry_username and registry_password_file, not in the URL")
+        return url
 
     def password(self) -> str | None:
         """The registry's password. Raises BadSettings if its file cannot be read."""
@@ -265,6 +288,8 @@ class Settings(BaseSettings):
                         "each would get half of it"
                     )
                 taken[slot] = pipeline.name
+        if loop := _loop(self.pipelines):
+            raise ValueError(f"records would go round for ever through the topics {' -> '.join(loop)}")
         return self
 
     @classmethod
@@ -299,6 +324,24 @@ class Settings(BaseSettings):
         return self.worker.instance_id or socket.gethostname()
 
 
+def _loop(pipelines: tuple[Pipeline, ...]) -> list[str]:
+    """Topics through which a record could come back to where it was, or nothing."""
+    leads_to: dict[str, set[str]] = {}
+    for pipeline in pipelines:
+        for topic in pipeline.input_topics:
+            leads_to.setdefault(topic, set()).update({pipeline.output_topic, pipeline.dead_letter_topic})
+
+    def follow(path: list[str]) -> list[str]:
+        for topic in sorted(leads_to.get(path[-1], ())):
+            if topic in path:
+                return [*path[path.index(topic) :], topic]
+            if found := follow([*path, topic]):
+                return found
+        return []
+
+    return next((found for topic in sorted(leads_to) if (found := follow([topic]))), [])
+
+
 def load_settings(file: Path) -> Settings:
     """Settings from a YAML file and the environment.
 
@@ -310,16 +353,26 @@ def load_settings(file: Path) -> Settings:
         content = yaml.safe_load(text)
     except OSError as exc:
         raise BadSettings(f"cannot read {file}: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise BadSettings(f"{file} is not valid YAML: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise BadSettings(f"{file} is not UTF-8: {exc}") from exc
+    except yaml.YAMLError as exc:
+        # the library's own message quotes the line, which may hold a secret
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = re.sub(r"'.{4,}'", "'…'", str(getattr(exc, "problem", type(exc).__name__)))
+        raise BadSettings(f"{file} is not valid YAML{where}: {problem}") from None
     if not isinstance(content, dict):
         raise BadSettings(
             f"{file}: expected sections such as `kafka:` and `pipelines:`, found {type(content).__name__}"
         )
+    if unknown := sorted(str(key) for key in content if key not in Settings.model_fields):
+        raise BadSettings(f"{file}: unknown sections: {', '.join(unknown)}; known: {', '.join(Settings.model_fields)}")
     try:
         return Settings(**_relative_to(file.resolve().parent, content))
     except ValidationError as exc:
-        raise BadSettings(_readable(file, exc)) from exc
+        raise BadSettings(_readable(file, exc)) from None  # its text quotes what was found, secrets too
+    except SettingsError as exc:
+        raise BadSettings(f"the environment: {exc}; lists and sections are written as JSON") from None
 
 
 def settings_of(content: dict[str, Any]) -> Settings:
@@ -360,7 +413,7 @@ def _relative_to(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_unknown_environment() -> None:
     known = {name.lower() for name in environment_names()}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.lower() not in known)
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.lower() not in known)
     if unknown:
         raise BadSettings(f"unknown environment names: {', '.join(unknown)}")
 
@@ -384,17 +437,18 @@ def _readable(file: Path, errors: ValidationError) -> str:
     for error in errors.errors(include_url=False):
         where = ".".join(str(part) for part in error["loc"]) or "settings"
         value = error.get("input")
-        shown = (
-            ""
-            if isinstance(value, (dict, list, tuple)) or error["type"] == "missing"
-            else f" (found {_masked(where, value)!r})"
-        )
+        hidden = isinstance(value, (dict, list, tuple)) or error["type"] in _VALUE_NOT_SHOWN
+        shown = "" if hidden else f" (found {_masked(where, value)!r})"
         lines.append(f"  {where}: {error['msg'].removeprefix('Value error, ')}{shown}")
     return f"{file} or the environment:\n" + "\n".join(lines)
 
 
+# Absent, or in a place where no value belongs: a misspelt `pasword:` holds a secret all the same.
+_VALUE_NOT_SHOWN = frozenset({"missing", "extra_forbidden", "model_type", "model_attributes_type"})
+
+
 def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
-    secret = any(word in where for word in ("password", "secret"))
+    secret = any(word in where for word in ("password", "secret")) or "@" in str(value)  # user:password@host
     return "…" if secret else value
 
 

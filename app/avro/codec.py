@@ -7,7 +7,7 @@ not fit, and names no row when it fails, so:
 
 - a random 8-byte sentinel follows each datum and is read as a last double: it comes back only if the datum
   ended where the value ended;
-- strings are validated as a column, indexes and ints by `Resolution`;
+- strings are validated as a column, indexes and ints by `Resolution`, those of dropped fields too;
 - a batch that fails is tried in pieces, and only the pieces that fail are judged datum by datum.
 """
 
@@ -26,8 +26,8 @@ import pyruhvro
 
 from app.avro.datum import check_datum
 from app.avro.framing import Framing
-from app.avro.resolution import BadRows, Resolution, columnar_node, reader_columns
-from app.avro.schemas import Node, Schema, enum_symbols
+from app.avro.resolution import BadRows, Resolution, columnar_node, columnar_type
+from app.avro.schemas import Node, Schema, enum_symbols, is_nullable, without_null
 from app.errors import DecodeFailed, Reason
 
 # One piece costs ~20 µs in columns, one datum ~10 µs in the judge: 32 keeps both small for a batch of 512.
@@ -38,7 +38,7 @@ _SENTINEL_BITS = int.from_bytes(_SENTINEL, "little")
 _SENTINEL_FIELD = {"name": "__sentinel", "type": "double"}
 
 _COLUMNAR_KINDS = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "enum"})
-_COLUMNAR_LOGICAL = frozenset({None, "timestamp-millis", "timestamp-micros", "date"})
+_READABLE_ITEMS = _COLUMNAR_KINDS - {"enum"}  # in arrays, indexes would be checked by nobody
 
 
 class _NotOneBatch(Exception):
@@ -76,9 +76,9 @@ def datum_reader(framing: Framing, header: bytes, writer: Schema, reader: Schema
     Raises DecodeFailed (unsupported_schema) if the writer's schema does not resolve to the reader's.
     """
     resolution = Resolution(writer, reader)
-    if all(_is_columnar(item["type"]) for item in writer.fields):
+    if all(_reads_in_columns(item["type"]) for item in writer.fields):
         return ColumnarReader(framing, header, writer, resolution)
-    return RecordReader(framing, header, writer, reader)
+    return RecordReader(framing, header, writer, resolution)
 
 
 class ColumnarReader:
@@ -113,8 +113,10 @@ class ColumnarReader:
                 reason = DecodeFailed(Reason.UNSUPPORTED_SCHEMA, f"the columnar codec refuses this schema: {exc}")
                 failed.update(dict.fromkeys(good.tolist(), reason))
                 table, bad, good = self._resolution.nothing, [], good[:0]
-            return _without_bad_rows(table, good, bad, failed)
-        return _without_bad_rows(table, np.arange(len(values)), bad, failed)
+        else:
+            good = np.arange(len(values))
+        self._judge_bad_rows(values, good, bad, failed)
+        return _without_bad_rows(table, good, bad, failed)
 
     def _decode(self, values: list[bytes]) -> tuple[pa.RecordBatch, list[BadRows]]:
         if not values:
@@ -129,9 +131,21 @@ class ColumnarReader:
             raise _NotOneBatch("other headers")
         trailing = arrays[-1].to_numpy().view("<u8") != _SENTINEL_BITS
         table, bad = self._resolution.resolve(arrays[2:-1], len(values))
+        self._resolution.check_unused(arrays[2:-1], bad)
         if trailing.any():
             bad.append(BadRows(trailing, Reason.TRAILING_BYTES, "bytes follow the end of the datum"))
         return table, bad
+
+    def _judge_bad_rows(
+        self, values: list[bytes], rows: npt.NDArray[np.int64], bad: Sequence[BadRows], failed: dict[int, DecodeFailed]
+    ) -> None:
+        """Of several faults in a datum the first one in writing order counts, as in the record reader."""
+        suspects = {row for verdict in bad for row in rows[verdict.mask].tolist()}
+        for row in suspects:
+            try:
+                check_datum(self._writer.inlined, values[row], self._framing.size)
+            except DecodeFailed as exc:
+                failed[row] = exc
 
     def _readable(self, values: list[bytes], failed: dict[int, DecodeFailed]) -> npt.NDArray[np.int64]:
         """Indexes of the values that decode; the reasons of the others go to `failed`."""
@@ -151,12 +165,16 @@ class ColumnarReader:
 class RecordReader:
     """fastavro, after the judge has accepted the datum."""
 
-    def __init__(self, framing: Framing, header: bytes, writer: Schema, reader: Schema) -> None:
-        self._framing, self._header, self._writer = framing, header, writer
-        self._columns = reader_columns(reader)
-        self._symbols = {item["name"]: enum_symbols(item["type"]) for item in reader.fields}
-        self._writer_schema = fastavro.parse_schema(_without_logical_types(writer))
-        self._reader_schema = fastavro.parse_schema(_without_logical_types(reader))
+    def __init__(self, framing: Framing, header: bytes, writer: Schema, resolution: Resolution) -> None:
+        self._framing, self._header, self._writer, self._resolution = framing, header, writer, resolution
+        self._schema = fastavro.parse_schema(_without_logical_types(writer.inlined))
+        fields = [(position, writer.fields[position]) for position in resolution.positions]
+        self._columns = [(at, item["name"], columnar_type(item["type"])) for at, item in fields]
+        self._index_of = {
+            item["name"]: {symbol: index for index, symbol in enumerate(symbols)}
+            for _, item in fields
+            if (symbols := enum_symbols(item["type"])) is not None
+        }
 
     def read_all(self, values: list[bytes]) -> Decoded | None:
         """Everything, or None."""
@@ -176,21 +194,21 @@ class RecordReader:
                 good.append(row)
             except DecodeFailed as exc:
                 failed[row] = exc
-        columns = [
-            _column([event[item.name] for event in events], item.type, self._symbols[item.name])
-            for item in self._columns
-        ]
-        return Decoded(pa.RecordBatch.from_arrays(columns, schema=self._columns), np.array(good, np.int64), failed)
+        arrays = [pa.nulls(0)] * len(self._writer.fields)
+        for position, name, kind in self._columns:
+            column = [event[name] for event in events]
+            if name in self._index_of:
+                index_of = self._index_of[name]
+                column = [None if symbol is None else index_of[symbol] for symbol in column]
+            arrays[position] = pa.array(column, kind)
+        table, bad = self._resolution.resolve(arrays, len(events))
+        return _without_bad_rows(table, np.array(good, np.int64), bad, failed)
 
     def _read_one(self, value: bytes) -> dict[str, Any]:
         check_datum(self._writer.inlined, value, self._framing.size)
         source = BytesIO(value)
         source.seek(self._framing.size)
-        try:
-            event = fastavro.schemaless_reader(source, self._writer_schema, self._reader_schema)
-        except (fastavro.read.SchemaResolutionError, ValueError, TypeError, KeyError, OverflowError) as exc:
-            message = f"does not resolve to the reader's schema: {exc}"
-            raise DecodeFailed(Reason.UNSUPPORTED_SCHEMA, message) from exc
+        event = fastavro.schemaless_reader(source, self._schema, None)
         return cast("dict[str, Any]", event)  # the gate lets only records through
 
 
@@ -206,19 +224,32 @@ class DatumWriter:
         self._write_schema = json.dumps({"type": "record", "name": "Framed", "fields": [*framing.fields, *fields]})
         self._arrow = pyruhvro.avro_to_arrow_schema(self._write_schema)
         self.fields = pa.schema([self._arrow.field(i) for i in range(2, len(self._arrow))])
+        self.symbols = {
+            item["name"]: symbols for item in schema.fields if (symbols := enum_symbols(item["type"])) is not None
+        }
+        self._full_lists = {item["name"] for item in schema.fields if _takes_no_null_items(item["type"])}
 
     def write(self, columns: Mapping[str, pa.Array], rows: int) -> list[bytes]:
         """One framed datum per row.
 
         columns: by field name, of the types in `fields`, each of length `rows`.
-        Raises ValueError if a column is missing, of another type, or has a null its field does not take:
-        the codec would write such a null as zero.
+        Raises ValueError if a column is missing, of another type or length, or has a null its field does not
+        take: the codec would write such a null as zero.
         """
         arrays = self._framing.columns(self._header, rows)
         for item in self.fields:
-            column = columns[item.name]
-            if column.null_count and not item.nullable:
-                raise ValueError(f"{item.name}: {column.null_count} nulls in a field that takes none")
+            column = columns.get(item.name)
+            if column is None:
+                raise ValueError(f"{item.name}: no column")
+            if column.type != item.type:
+                raise ValueError(f"{item.name}: {column.type}, the field is {item.type}")
+            if len(column) != rows:
+                raise ValueError(f"{item.name}: {len(column)} rows, not {rows}")
+            nulls = 0 if item.nullable else column.null_count
+            if item.name in self._full_lists:
+                nulls += column.flatten().null_count
+            if nulls:
+                raise ValueError(f"{item.name}: {nulls} nulls in a field that takes none")
             arrays.append(column)
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._arrow)
         datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()
@@ -236,40 +267,41 @@ def _without_bad_rows(
     keep = np.ones(len(rows), np.bool_)
     for verdict in bad:
         for row in rows[verdict.mask & keep].tolist():
-            failed[row] = DecodeFailed(verdict.reason, verdict.message)
+            failed.setdefault(row, DecodeFailed(verdict.reason, verdict.message))
         keep &= ~verdict.mask
     return Decoded(table.filter(pa.array(keep)), rows[keep], failed)
 
 
 def _is_columnar(node: Node) -> bool:
+    """Whether the columnar codec knows the type, and knows it for a column."""
     if isinstance(node, list):
-        return all(_is_columnar(branch) for branch in node)
-    if node.get("logicalType") not in _COLUMNAR_LOGICAL:
-        return False
+        return len(node) == 2 and is_nullable(node) and all(_is_columnar(branch) for branch in node)
     if node["type"] == "array":
         return _is_columnar(node["items"])
     return node["type"] in _COLUMNAR_KINDS
 
 
-def _without_logical_types(schema: Schema) -> dict[str, Any]:
-    """The schema as it was given, so that fastavro matches names, but giving plain numbers."""
-
-    def strip(node: Any) -> Any:  # noqa: ANN401 - parsed JSON
-        if isinstance(node, list):
-            return [strip(branch) for branch in node]
-        if isinstance(node, dict):
-            return {key: strip(value) for key, value in node.items() if key != "logicalType"}
-        return node
-
-    stripped: dict[str, Any] = strip(json.loads(schema.text))
-    return stripped
+def _takes_no_null_items(node: Node) -> bool:
+    kind = without_null(node)
+    return isinstance(kind, dict) and kind["type"] == "array" and not is_nullable(kind["items"])
 
 
-def _column(values: list[Any], kind: pa.DataType, symbols: list[str] | None) -> pa.Array:
-    if symbols is not None:
-        index_of = {symbol: index for index, symbol in enumerate(symbols)}
-        indices = pa.array([None if value is None else index_of[value] for value in values], pa.int32())
-        return pa.DictionaryArray.from_arrays(indices, pa.array(symbols, pa.string()))
-    if pa.types.is_timestamp(kind):
-        return pa.array(values, pa.int64()).cast(kind)
-    return pa.array(values, pa.int32()).cast(kind) if pa.types.is_date(kind) else pa.array(values, kind)
+def _reads_in_columns(node: Node) -> bool:
+    """Whether `Resolution` can also check what the columnar codec does not."""
+    if not _is_columnar(node):
+        return False
+    kind = without_null(node)
+    if isinstance(kind, dict) and kind["type"] == "array":
+        item = without_null(kind["items"])
+        return isinstance(item, dict) and item["type"] in _READABLE_ITEMS
+    return True
+
+
+def _without_logical_types(node: Any) -> Any:  # noqa: ANN401 - a part of a schema
+    """The same, but fastavro gives plain numbers for it. Defaults are dropped as well: nothing is resolved."""
+    if isinstance(node, list):
+        return [_without_logical_types(branch) for branch in node]
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if key not in {"logicalType", "default", "aliases"}}
+        return {key: value if key == "symbols" else _without_logical_types(value) for key, value in kept.items()}
+    return node

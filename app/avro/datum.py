@@ -13,6 +13,7 @@ from app.errors import DecodeFailed, Reason
 _FIXED_SIZES = {"float": 4, "double": 8}
 _RANGES = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _MAX_VARINT_BYTES = 10
+_64_BITS = 2**64 - 1
 
 
 def check_datum(schema: Node, value: bytes, start: int) -> None:
@@ -81,6 +82,7 @@ class _Walker:
             shift += 7
         else:
             raise DecodeFailed(Reason.OUT_OF_RANGE, f"{path}: a varint of more than {_MAX_VARINT_BYTES} bytes")
+        raw &= _64_BITS  # as every implementation does: what the tenth byte has beyond 64 bits is lost
         number = (raw >> 1) ^ -(raw & 1)
         low, high = _RANGES[kind]
         if not low <= number <= high:

@@ -2,7 +2,8 @@
 
 The rules are those of the Avro 1.12 specification, "Schema Resolution": fields match by name or by the
 reader's aliases, a missing field takes the reader's default, int → long → float → double and string promote,
-enum symbols match by name. Fields the reader does not name are dropped.
+enum symbols match by name. Fields the reader does not name are dropped. Not done: bytes that become strings, and
+writer's unions of several types. Timestamps of different units are converted.
 
 A reader's top-level fields become columns when they are numbers, booleans, strings, enums, timestamps or
 arrays of those, nullable or not; others cannot be features and are left out.
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.avro.schemas import Node, Schema, is_nullable, without_null
+from app.avro.schemas import Node, Schema, enum_symbols, is_nullable, without_null
 from app.errors import DecodeFailed, Reason
 
 _ARROW = {
@@ -83,19 +84,28 @@ def no_columns(reader: Schema) -> pa.RecordBatch:
 
 
 def columnar_node(node: Node) -> Node:
-    """The type to read in columns instead of a writer's top-level type.
+    """The type to read in columns instead of a writer's top-level type: plain, without logical types.
 
     An enum is read as its index and an int as a long, because the columnar codec takes any index and wraps
     ints that do not fit 32 bits; `Resolution` checks the ranges.
     """
     if isinstance(node, list):
-        # only beside null: a union of two integer types would name long twice
-        return [columnar_node(branch) for branch in node] if len(node) == 2 and is_nullable(node) else node
-    if node["type"] == "enum" or (node["type"] == "int" and "logicalType" not in node):
+        return [columnar_node(branch) for branch in node]
+    if node["type"] in {"int", "long", "enum"}:
         return {"type": "long"}
     if node["type"] == "array":
         return {"type": "array", "items": columnar_node(node["items"])}
     return node
+
+
+def columnar_type(node: Node) -> pa.DataType:
+    """The Arrow type of a column read as `columnar_node(node)`, where the type is one that can be resolved."""
+    kind = without_null(columnar_node(node))
+    if isinstance(kind, list):
+        raise TypeError("a union of several types is no column")
+    if kind["type"] == "array":
+        return pa.list_(columnar_type(kind["items"]))
+    return pa.null() if kind["type"] == "null" else _ARROW[kind["type"]]
 
 
 class Resolution:
@@ -110,6 +120,7 @@ class Resolution:
         self._schema = self.nothing.schema
         positions = {item["name"]: index for index, item in enumerate(writer.fields)}
         self._steps: list[_Column | _Default] = []
+        self.positions: list[int] = []
         for item in reader.fields:
             candidates = [item["name"], *item.get("aliases", ())]
             found = next((name for name in candidates if name in positions), None)
@@ -122,11 +133,20 @@ class Resolution:
             else:
                 position = positions[found]
                 self._steps.append(_Column(position, writer.fields[position]["type"], item))
+                self.positions.append(position)
+        unused = set(range(len(writer.fields))) - set(self.positions)
+        self._unused = [(position, _Ranges(writer.fields[position])) for position in sorted(unused)]
+
+    def check_unused(self, arrays: list[pa.Array], bad: list[BadRows]) -> None:
+        """Find the rows whose datum is malformed in a column that the reader drops."""
+        for position, ranges in self._unused:
+            ranges.check(arrays[position], bad)
 
     def resolve(self, arrays: list[pa.Array], rows: int) -> tuple[pa.RecordBatch, list[BadRows]]:
         """Columns of `rows` rows in the writer's field order → the reader's, and which rows have no answer.
 
-        A bad row's values are arbitrary; drop it.
+        arrays: of `columnar_type`; only those at `positions` are looked at. A bad row's values are arbitrary;
+        drop it.
         """
         bad: list[BadRows] = []
         columns = [
@@ -140,86 +160,55 @@ class _Default:
     """A field that the writer lacks: the reader's default in every row."""
 
     def __init__(self, item: dict[str, Any], kind: pa.DataType) -> None:
-        branch = item["type"][0] if isinstance(item["type"], list) else item["type"]
-        value = None if branch["type"] == "null" else item["default"]
+        value = item["default"]
         try:
-            if pa.types.is_dictionary(kind):
-                symbols = pa.array(without_null(item["type"])["symbols"], pa.string())  # type: ignore[call-overload]
-                index = None if value is None else symbols.to_pylist().index(value)
-                self._one = pa.DictionaryArray.from_arrays(pa.array([index], pa.int32()), symbols)
+            symbols = enum_symbols(item["type"])
+            if symbols is not None:
+                index = pa.array([None if value is None else symbols.index(value)], pa.int32())
+                self._one = pa.DictionaryArray.from_arrays(index, pa.array(symbols, pa.string()))
+            elif pa.types.is_temporal(kind):
+                plain = pa.int64() if pa.types.is_timestamp(kind) else pa.int32()
+                self._one = pa.array([value], plain).cast(kind)
             else:
-                self._one = (
-                    pa.array([value], pa.int64()).cast(kind) if pa.types.is_timestamp(kind) else pa.array([value], kind)
-                )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as exc:
+                self._one = pa.array([value], kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OverflowError) as exc:
             raise _unresolved(f"{item['name']!r}: default {value!r} is not of its type") from exc
 
     def repeat(self, rows: int) -> pa.Array:
         return self._one.take(pa.array(np.zeros(rows, np.int32)))
 
 
-class _Column:
-    """One writer column → one reader column."""
+class _Ranges:
+    """What the columnar codec lets through in one writer column: any enum index, any long for an int."""
 
-    def __init__(self, position: int, writer: Node, item: dict[str, Any]) -> None:
-        self.position = position
+    def __init__(self, item: dict[str, Any]) -> None:
         self._name = item["name"]
-        source, target = without_null(writer), without_null(item["type"])
-        if isinstance(source, list) or isinstance(target, list):
-            raise _unresolved(f"{self._name!r}: a union of several types")
-        self._target = arrow_type(target)
-        self._rejects_null = is_nullable(writer) and not is_nullable(item["type"])
-        self._symbols: pa.Array | None = None
-        self._writer_symbols: list[str] = []
-        self._index_map: npt.NDArray[np.int32] | None = None
-        if source["type"] == target["type"] == "enum":
-            self._map_symbols(source, target)
-        elif not _promotes(source, target):
-            raise _unresolved(f"{self._name!r}: {source['type']} does not become {target['type']}")
-        number = without_null(source["items"]) if source["type"] == "array" else source
-        self._is_int = isinstance(number, dict) and number["type"] == "int" and "logicalType" not in number
+        kind = without_null(item["type"])
+        number = without_null(kind["items"]) if isinstance(kind, dict) and kind["type"] == "array" else kind
+        self.symbols = enum_symbols(kind)
+        self._is_int = isinstance(number, dict) and number["type"] == "int"
 
-    def _map_symbols(self, writer: dict[str, Any], reader: dict[str, Any]) -> None:
-        self._symbols = pa.array(reader["symbols"], pa.string())
-        self._writer_symbols = writer["symbols"]
-        if writer["symbols"] != reader["symbols"]:
-            fallback = reader["symbols"].index(reader["default"]) if "default" in reader else -1
-            known = {symbol: index for index, symbol in enumerate(reader["symbols"])}
-            self._index_map = np.array([known.get(symbol, fallback) for symbol in writer["symbols"]], np.int32)
+    def check(self, column: pa.Array, bad: list[BadRows]) -> None:
+        if not len(column):
+            return
+        if self.symbols is not None:
+            self.indexes(column, self.symbols, bad)
+        elif self._is_int:
+            self._check_int(column, bad)
 
-    def convert(self, column: pa.Array, bad: list[BadRows]) -> pa.Array:
-        if self._rejects_null and column.null_count:
-            mask = column.is_null().to_numpy(zero_copy_only=False)
-            bad.append(BadRows(mask, Reason.MISSING_VALUE, f"{self._name}: null, the reader's field is not nullable"))
-        if self._symbols is not None:
-            return self._convert_enum(column, bad)
-        if self._is_int and len(column):
-            self._check_int32(column, bad)
-        if column.type == self._target:
-            return column
-        return column.cast(self._target, safe=False)
-
-    def _convert_enum(self, column: pa.Array, bad: list[BadRows]) -> pa.Array:
-        nulls = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
-        index = (column.fill_null(0) if nulls is not None else column).to_numpy()
-        count = len(self._writer_symbols)
+    def indexes(self, column: pa.Array, symbols: list[str], bad: list[BadRows]) -> npt.NDArray[np.int32]:
+        """An enum column's indexes; 0 where it is null or, being out of range, found bad."""
+        index = (column.fill_null(0) if column.null_count else column).to_numpy()
         # one comparison for both ends: a negative index is a huge unsigned one
-        outside = index.view(np.uint64) >= count
+        outside = index.view(np.uint64) >= len(symbols)
         if outside.any():
-            message = f"{self._name}: enum index out of range, allowed 0 to {count - 1}"
+            message = f"{self._name}: enum index out of range, allowed 0 to {len(symbols) - 1}"
             bad.append(BadRows(outside, Reason.BAD_INDEX, message))
             index = np.where(outside, 0, index)
-        index = index.astype(np.int32)
-        if self._index_map is not None:
-            index = self._index_map[index]
-            if (unknown := index < 0).any():
-                message = f"{self._name}: a symbol that the reader's enum does not have"
-                bad.append(BadRows(unknown, Reason.UNKNOWN_CATEGORY, message))
-                index = np.where(unknown, 0, index).astype(np.int32)
-        indices = pa.array(index, mask=nulls) if nulls is not None else pa.array(index)
-        return pa.DictionaryArray.from_arrays(indices, self._symbols, safe=False)
+        narrow: npt.NDArray[np.int32] = index.astype(np.int32)
+        return narrow
 
-    def _check_int32(self, column: pa.Array, bad: list[BadRows]) -> None:
+    def _check_int(self, column: pa.Array, bad: list[BadRows]) -> None:
         is_list = pa.types.is_list(column.type)
         flat = column.flatten() if is_list else column
         numbers = (flat.fill_null(0) if flat.null_count else flat).to_numpy()
@@ -231,6 +220,75 @@ class _Column:
             outside = np.isin(np.arange(len(column)), row_of[outside])
         message = f"{self._name}: does not fit int, allowed {_INT32.min} to {_INT32.max}"
         bad.append(BadRows(outside, Reason.OUT_OF_RANGE, message))
+
+
+class _Column:
+    """One writer column → one reader column."""
+
+    def __init__(self, position: int, writer: Node, item: dict[str, Any]) -> None:
+        self.position = position
+        self._name = item["name"]
+        source, target = without_null(writer), without_null(item["type"])
+        if isinstance(source, list) or isinstance(target, list):
+            raise _unresolved(f"{self._name!r}: a union of several types")
+        self._ranges = _Ranges({"name": self._name, "type": writer})
+        self._rejects_null = is_nullable(writer) and not is_nullable(item["type"])
+        self._symbols: pa.Array | None = None
+        self._index_map: npt.NDArray[np.int32] | None = None
+        self._casts: list[pa.DataType] = []
+        if target["type"] == "enum" and source["type"] in {"enum", "null"}:
+            self._map_symbols(source.get("symbols", []), target)
+        elif _promotes(source, target) or (source["type"] == "null" and not self._rejects_null):
+            self._casts = _casts(source, target)
+        else:
+            raise _unresolved(f"{self._name!r}: {source['type']} does not become {target['type']}")
+
+    def _map_symbols(self, symbols: list[str], reader: dict[str, Any]) -> None:
+        self._symbols = pa.array(reader["symbols"], pa.string())
+        if symbols != reader["symbols"]:
+            fallback = reader["symbols"].index(reader["default"]) if "default" in reader else -1
+            known = {symbol: index for index, symbol in enumerate(reader["symbols"])}
+            self._index_map = np.array([known.get(symbol, fallback) for symbol in symbols] or [0], np.int32)
+
+    def convert(self, column: pa.Array, bad: list[BadRows]) -> pa.Array:
+        if self._rejects_null and column.null_count:
+            mask = column.is_null().to_numpy(zero_copy_only=False)
+            bad.append(BadRows(mask, Reason.MISSING_VALUE, f"{self._name}: null, the reader's field is not nullable"))
+        if self._symbols is not None:
+            return self._convert_enum(column, bad)
+        self._ranges.check(column, bad)
+        for kind in self._casts:
+            is_view = pa.types.is_timestamp(kind) and pa.types.is_int64(column.type)
+            column = column.view(kind) if is_view else column.cast(kind, safe=False)
+        return column
+
+    def _convert_enum(self, column: pa.Array, bad: list[BadRows]) -> pa.Array:
+        nulls = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.int64())
+        index = self._ranges.indexes(column, self._ranges.symbols or [""], bad)
+        if self._index_map is not None:
+            index = self._index_map[index]
+            if (unknown := index < 0).any():
+                message = f"{self._name}: a symbol that the reader's enum does not have"
+                refused = unknown if nulls is None else unknown & ~nulls
+                bad.append(BadRows(refused, Reason.UNKNOWN_CATEGORY, message))
+                index = np.where(unknown, 0, index).astype(np.int32)
+        indices = pa.array(index, mask=nulls) if nulls is not None else pa.array(index)
+        return pa.DictionaryArray.from_arrays(indices, self._symbols, safe=False)
+
+
+def _casts(source: dict[str, Any], target: dict[str, Any]) -> list[pa.DataType]:
+    """From the column as it is read to the reader's type, step by step; Arrow has no cast for all of it at once."""
+    if target["type"] == "array" and source["type"] == "array":
+        inner = _casts(without_null(source["items"]), without_null(target["items"]))  # type: ignore[arg-type]
+        return [pa.list_(kind) for kind in inner]
+    given, wanted = arrow_type(source), arrow_type(target)
+    if wanted is not None and pa.types.is_date(wanted):
+        return [pa.int32(), wanted]
+    if pa.types.is_timestamp(wanted) and given is not None and pa.types.is_timestamp(given) and given != wanted:
+        return [given, wanted]
+    return [] if columnar_type(source) == wanted else [wanted]
 
 
 def _promotes(source: Node, target: Node) -> bool:

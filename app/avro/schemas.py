@@ -21,6 +21,8 @@ MAX_DEPTH = 32
 FINGERPRINT_BYTES = 8
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+# The logical types that mean something here; the specification tells readers to ignore all others.
+_LOGICAL_TYPES = {"int": {"date"}, "long": {"timestamp-millis", "timestamp-micros"}}
 
 Node = dict[str, Any] | list[Any]
 
@@ -74,9 +76,9 @@ def is_nullable(node: Node) -> bool:
 
 
 def without_null(node: Node) -> Node:
-    """The one other branch of a union with null; any other type as it is."""
+    """What a union with null, or of one type, is besides null; any other type as it is."""
     if isinstance(node, list):
-        rest = [branch for branch in node if branch["type"] != "null"]
+        rest = [branch for branch in node if branch["type"] != "null"] or node
         return rest[0] if len(rest) == 1 else node
     return node
 
@@ -105,11 +107,13 @@ class _Inliner:
             return {"type": raw} if raw in PRIMITIVES else self._follow(raw, namespace, depth)
         if isinstance(raw, list):
             return self._union(raw, namespace, depth)
+        if hidden := [key for key in raw if key.startswith("__")]:
+            raise _refused(f"{hidden[0]!r} is an instruction to a library, not a part of a schema")
         kind = raw["type"]
         if isinstance(kind, (dict, list)):
             return self.inline(kind, namespace, depth + 1)
         if kind in PRIMITIVES:
-            return {"type": kind} | {k: raw[k] for k in ("logicalType", "precision", "scale") if k in raw}
+            return _primitive(kind, raw.get("logicalType"))
         if kind == "array":
             items = self.inline(raw["items"], namespace, depth + 1)
             if _takes_no_bytes(items):
@@ -125,6 +129,9 @@ class _Inliner:
         branches = [self.inline(branch, namespace, depth + 1) for branch in raw]
         if not branches or any(isinstance(branch, list) for branch in branches):
             raise _refused("a union must have branches, and none of them may be a union")
+        unnamed = [branch["type"] for branch in branches if isinstance(branch, dict) and "name" not in branch]
+        if twice := sorted({kind for kind in unnamed if unnamed.count(kind) > 1}):
+            raise _refused(f"a union with {twice[0]} twice")
         return branches
 
     def _define(self, raw: dict[str, Any], namespace: str, depth: int) -> Node:
@@ -136,9 +143,9 @@ class _Inliner:
             symbols = list(raw["symbols"])
             return {"type": "enum", "name": unique, "symbols": symbols} | _default(raw)
         if raw["type"] == "fixed":
-            return {"type": "fixed", "name": unique, "size": int(raw["size"])} | (
-                {"logicalType": raw["logicalType"]} if "logicalType" in raw else {}
-            )
+            if type(raw["size"]) is not int or raw["size"] < 0:
+                raise _refused(f"{full_name} has the size {raw['size']!r}")
+            return {"type": "fixed", "name": unique, "size": raw["size"]}
         if full_name in self._open:
             raise _refused(f"{full_name} contains itself")
         self._open.append(full_name)
@@ -149,6 +156,9 @@ class _Inliner:
             for item in raw["fields"]
         ]
         self._open.pop()
+        names = [item["name"] for item in fields]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise _refused(f"{full_name} has two fields named {twice[0]!r}")
         aliases = [alias.rpartition(".")[2] for alias in raw.get("aliases", ())]
         original = full_name.rpartition(".")[2]
         return {
@@ -160,7 +170,7 @@ class _Inliner:
         }
 
     def _follow(self, name: str, namespace: str, depth: int) -> Node:
-        full_name = name if name in self._named else _full_name(name, namespace)
+        full_name = _full_name(name, namespace)
         if full_name in self._open:
             raise _refused(f"{full_name} contains itself")
         if full_name not in self._named:
@@ -173,6 +183,11 @@ def _default(raw: dict[str, Any]) -> dict[str, Any]:
     return {"default": raw["default"]} if "default" in raw else {}
 
 
+def _primitive(kind: str, logical: object) -> dict[str, Any]:
+    known = isinstance(logical, str) and logical in _LOGICAL_TYPES.get(kind, ())
+    return {"type": kind, "logicalType": logical} if known else {"type": kind}
+
+
 def _full_name(name: str, namespace: str | None) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
@@ -182,7 +197,7 @@ def _takes_no_bytes(node: Node) -> bool:
         return False  # the branch index takes one
     if node["type"] == "record":
         return all(_takes_no_bytes(item["type"]) for item in node["fields"])
-    return node["type"] == "null" or bool(node["type"] == "fixed" and node["size"] <= 0)
+    return node["type"] == "null" or bool(node["type"] == "fixed" and node["size"] == 0)
 
 
 def _refused(why: str) -> DecodeFailed:

@@ -122,7 +122,8 @@ class BrokerCheck:
                 here = len(found[topic].partitions)
                 if count != here:
                     problems.append(
-                        f"pipeline {item.pipeline}: {topic} has {here} partitions, {source} has {count}; output_partitioning source needs the same number (or set it to key)"
+                        f"pipeline {item.pipeline}: {topic} has {here} partitions, {source} has {count}; "
+                        "output_partitioning source needs the same number (or set it to key)"
                     )
         return problems
 

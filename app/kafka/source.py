@@ -176,8 +176,10 @@ class KafkaSource:
 
     def _report(self, error: Any) -> bool:  # noqa: ANN401 - KafkaError, untyped at its source
         """Log an error that came as a message, or raise if nothing will follow it. Always False."""
-        if error.code() in _REFUSALS:
-            raise BrokerRefused(f"{_REFUSALS[error.code()]}: {error.str()}")
+        for code, refusal in _REFUSALS.items():
+            # a fatal error hides the code of its cause, not the text
+            if error.code() == code or (error.code() == KafkaError._FATAL and KafkaError(code).str() in error.str()):  # noqa: SLF001
+                raise BrokerRefused(f"{refusal}: {error.str()}")
         # In a message _FATAL is always fatal, whatever .fatal() says: after it the consumer is silent for ever.
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             raise ConsumerDead(f"the consumer cannot go on: {error.str()}")

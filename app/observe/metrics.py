@@ -7,9 +7,10 @@ and the batch histograms count work done, committed or not.
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from app.facts import BatchScored, Committed, Pulse
@@ -154,9 +155,9 @@ class PipelineObserver:
 
     def batch_scored(self, fact: BatchScored) -> None:
         """A batch went through the model."""
-        self._histograms["inference_batch_records"].observe((self._pipeline,), fact.rows)
-        self._histograms["inference_batch_wait_seconds"].observe((self._pipeline,), fact.waited_s)
-        self._histograms["inference_model_seconds"].observe((fact.model, fact.version), fact.model_s)
+        self._histograms["inference_batch_records"].observe_one((self._pipeline,), fact.rows)
+        self._histograms["inference_batch_wait_seconds"].observe_one((self._pipeline,), fact.waited_s)
+        self._histograms["inference_model_seconds"].observe_one((fact.model, fact.version), fact.model_s)
         self._counters["inference_batches_total"].labels(self._pipeline, fact.cause).inc()
 
     def committed(self, fact: Committed) -> None:
@@ -175,11 +176,13 @@ class PipelineObserver:
                     count
                 )
         self._histograms["inference_end_to_end_latency_seconds"].observe((self._pipeline,), fact.latencies_s())
-        version = fact.outcomes[-1].version
-        confidence = [outcomes.confidence for outcomes in fact.outcomes if outcomes.confidence is not None]
-        if confidence:
+        confidence: dict[str, list[npt.NDArray[Any]]] = {}
+        for outcomes in fact.outcomes:
+            if outcomes.confidence is not None:
+                confidence.setdefault(outcomes.version, []).append(outcomes.confidence)
+        for version, columns in confidence.items():
             self._histograms["inference_prediction_confidence"].observe(
-                (self._pipeline, version), np.concatenate(confidence)
+                (self._pipeline, version), np.concatenate(columns)
             )
 
     def transaction(self, result: str) -> None:

@@ -77,22 +77,30 @@ class MicroBatcher:
         """The oldest records that make a batch, due or not; raises IndexError if nothing is held."""
         waited_s = self._clock.monotonic() - self._arrivals[0][0]
         count, cause = self._next_batch()
-        batch = Batch(self._records[:count], cause, waited_s)
-        del self._records[:count]
-        self._bytes -= sum(map(len, batch.records))
+        if count == len(self._records):
+            batch = Batch(self._records, cause, waited_s)
+            self._records, self._bytes = [], 0
+        else:
+            batch = Batch(self._records[:count], cause, waited_s)
+            del self._records[:count]
+            self._bytes -= sum(map(len, batch.records))
         self._forget_arrivals(count)
         return batch
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Forget records whose partition was taken away; returns how many."""
-        kept = [record for record in self._records if not unwanted(record)]
-        dropped = len(self._records) - len(kept)
-        if dropped:
-            oldest = self._arrivals[0][0]
-            self._records = kept
-            self._bytes = sum(map(len, kept))
-            self._arrivals = deque([(oldest, len(kept))] if kept else [])
-        return dropped
+        held, self._records = self._records, []
+        arrivals: deque[tuple[float, int]] = deque()
+        start = 0
+        for when, many in self._arrivals:
+            kept = [record for record in held[start : start + many] if not unwanted(record)]
+            start += many
+            if kept:
+                self._records += kept
+                arrivals.append((when, len(kept)))
+        self._arrivals = arrivals
+        self._bytes = sum(map(len, self._records))
+        return len(held) - len(self._records)
 
     def _next_batch(self) -> tuple[int, str]:
         policy = self._policy

@@ -34,7 +34,10 @@ def dead_letter_of(record: Record, rejection: Rejection, model: str, version: st
         "inference.model": model,
         "inference.model_version": version,
     }
-    headers = [*(record.headers() or ()), *((name, text.encode()) for name, text in facts.items())]
+    headers = [
+        *(record.headers() or ()),
+        *((name, text.encode(errors="backslashreplace")) for name, text in facts.items()),
+    ]
     kind, timestamp_ms = record.timestamp()
     return DeadLetter(
         key=record.key(),

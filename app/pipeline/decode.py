@@ -35,7 +35,8 @@ class DecodeResult:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    why: DecodeFailed
+    reason: Reason  # not the exception: raised again and again it would hold on to batch after batch
+    message: str
     until: float
 
 
@@ -103,20 +104,23 @@ class Decoder:
         known = self._readers.get(header)
         if isinstance(known, _Refusal):
             if self._clock.monotonic() < known.until:
-                raise known.why
+                raise DecodeFailed(known.reason, known.message)
         elif known is not None:
             return known
         try:
             reader = datum_reader(self._framing, header, parse(self._schemas.by_header(header)), self._reader)
         except DecodeFailed as exc:
-            self._remember(header, _Refusal(exc, self._clock.monotonic() + REFUSAL_TTL_S))
+            self._remember(header, _Refusal(exc.reason, str(exc), self._clock.monotonic() + REFUSAL_TTL_S))
             raise
         self._remember(header, reader)
         return reader
 
     def _remember(self, header: bytes, entry: DatumReader | _Refusal) -> None:
+        self._readers.pop(header, None)
         if len(self._readers) >= MAX_SCHEMAS:
-            self._readers.pop(next(iter(self._readers)))
+            oldest = next(iter(self._readers))
+            refused = (known for known, what in self._readers.items() if isinstance(what, _Refusal))
+            self._readers.pop(next(refused, oldest))
         self._readers[header] = entry
 
     def _in_order(self, parts: list[tuple[pa.RecordBatch, IntArray]]) -> tuple[pa.RecordBatch, IntArray]:

@@ -34,19 +34,18 @@ class Answerer:
         }
 
 
-PROVENANCE = frozenset(
-    {
-        "model_name",
-        "model_version",
-        "model_digest",
-        "answered_by",
-        "rollout_revision",
-        "source_topic",
-        "source_partition",
-        "source_offset",
-        "predicted_at",
-    }
-)
+# Every provenance field, and the narrowest type that holds it.
+PROVENANCE = {
+    "model_name": pa.string(),
+    "model_version": pa.string(),
+    "model_digest": pa.string(),
+    "answered_by": pa.string(),
+    "rollout_revision": pa.int32(),
+    "source_topic": pa.string(),
+    "source_partition": pa.int32(),
+    "source_offset": pa.int64(),
+    "predicted_at": pa.timestamp("ms"),
+}
 
 
 class PredictionEncoder:
@@ -66,9 +65,11 @@ class PredictionEncoder:
             if item.name in outputs:
                 _check_type(item.name, outputs[item.name], item.type)
             elif item.name in PROVENANCE:
-                continue
+                _check_type(item.name, PROVENANCE[item.name], item.type)
             elif item.name in event.names:
                 _check_type(item.name, event.field(item.name).type, item.type)
+                if event.field(item.name).nullable and not item.nullable:
+                    raise SchemaIncompatible(f"prediction schema field {item.name!r} takes no null, the event's does")
                 self._from_event.append(item.name)
             elif item.nullable:
                 self._nulls.append(item.name)
@@ -79,6 +80,9 @@ class PredictionEncoder:
                     f"the event has {', '.join(event.names)}"
                 )
                 raise SchemaIncompatible(msg)
+        for name, symbols in writer.symbols.items():
+            if name not in self._nulls:
+                _check_symbols(name, set(symbols), model)
         if missing := sorted(outputs.keys() - self._types.keys()):
             raise SchemaIncompatible(f"the prediction schema lacks {', '.join(missing)}, which the model fills")
         self._repeated: dict[tuple[str, str | int], pa.Array] = {}
@@ -103,11 +107,12 @@ class PredictionEncoder:
             table = table.take(pa.array(np.searchsorted(columns.rows, rows)))
         for name in self._from_event:
             column = table.column(name)
-            arrays[name] = column if column.type == self._types[name] else column.cast(self._types[name])
+            # safe=False: no event may stop the worker; what `_check_type` lets through loses at most precision
+            arrays[name] = column if column.type == self._types[name] else column.cast(self._types[name], safe=False)
         for name in self._nulls:
             arrays[name] = pa.nulls(count, self._types[name])
         provenance = self._provenance(rows, origin, answerer, now_ms)
-        for name in PROVENANCE & self._types.keys() - arrays.keys():
+        for name in PROVENANCE.keys() & self._types.keys() - arrays.keys():
             arrays[name] = provenance[name]()
         return self._writer.write(arrays, count)
 
@@ -149,28 +154,39 @@ def _arrow(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
         flat = _arrow(np.ascontiguousarray(values).reshape(-1), kind.value_type)
         return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(width)), flat)
     if pa.types.is_timestamp(kind):
-        return pa.array(values, pa.int64()).view(kind)
+        return pa.array(values, pa.timestamp("ms")).cast(kind)
     if pa.types.is_string(kind):
         return pa.array(values.tolist(), pa.string())
     return pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind)
 
 
 def _output_type(spec: Any, name: str) -> pa.DataType:  # noqa: ANN401 - one of specs.Output
-    """The widest Arrow type that the quantity behind an output field needs."""
+    """The Arrow type that the quantity behind an output field needs."""
     if not isinstance(spec, ProbabilitiesOutput):
         return pa.float64()
     quantity = spec.fields[name]
     if quantity == "class":
-        return pa.string() if isinstance(spec.classes[0], str) else pa.int64()
+        if isinstance(spec.classes[0], str):
+            return pa.string()
+        return pa.int32() if all(-(2**31) <= int(label) < 2**31 for label in spec.classes) else pa.int64()
     if quantity == "positive":
         return pa.bool_()
     return pa.list_(pa.float64()) if quantity == "probabilities" else pa.float64()
 
 
+def _check_symbols(name: str, symbols: set[str], model: Model) -> None:
+    """An enum is filled by class labels it knows; by anything else one event could stop the worker."""
+    labels = [spec.classes for spec in model.outputs if isinstance(spec, ProbabilitiesOutput) and name in spec.fields]
+    if not labels:
+        raise SchemaIncompatible(f"prediction schema field {name!r} is an enum, only class labels can fill one")
+    if unknown := sorted({str(label) for label in labels[0]} - symbols):
+        raise SchemaIncompatible(f"prediction schema field {name!r}: the enum lacks {', '.join(unknown)}")
+
+
 def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
-    """Numbers become numbers of the same family; everything else must be the same type."""
+    """Whole numbers become numbers that are no narrower, fractions fractions; all else must be the same type."""
     kinds = [
-        (pa.types.is_integer, pa.types.is_integer),
+        (pa.types.is_integer, lambda kind: pa.types.is_integer(kind) and kind.bit_width >= given.bit_width),
         (pa.types.is_floating, pa.types.is_floating),
         (pa.types.is_integer, pa.types.is_floating),
         (pa.types.is_boolean, pa.types.is_boolean),

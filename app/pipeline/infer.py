@@ -46,14 +46,15 @@ def infer(model: Model, tensors: Tensors, rows: IntArray) -> Inference:
     A row whose output is not finite or out of bounds is rejected as bad_output. Raises ModelFailed if the
     model failed or answered with a wrong shape.
     """
-    outputs = model.run(tensors)
+    outputs = dict(model.run(tensors))
+    if missing := [spec.name for spec in model.outputs if spec.name not in outputs]:
+        raise ModelFailed(f"the model did not answer with {', '.join(missing)}")
     count = len(rows)
-    bad = np.zeros(count, np.bool_)
     for spec in model.outputs:
         outputs[spec.name] = _shaped(spec, outputs[spec.name], count)
-        bad |= _bad_rows(spec, outputs[spec.name])
     rejected: list[Rejection] = []
-    if bad.any():
+    if not all(_is_sound(spec, outputs[spec.name]) for spec in model.outputs):
+        bad = np.logical_or.reduce([_bad_rows(spec, outputs[spec.name]) for spec in model.outputs])
         rejected = [_rejection(model, outputs, index, int(rows[index])) for index in np.flatnonzero(bad).tolist()]
         outputs = {spec.name: outputs[spec.name][~bad] for spec in model.outputs}
         rows = rows[~bad]
@@ -75,11 +76,21 @@ def _shaped(spec: Output, output: Array, count: int) -> Array:
     return output.reshape(expected)
 
 
+def _is_sound(spec: Output, output: Array) -> bool:
+    """Whether no row is bad; comparisons are written so that NaN fails them."""
+    if isinstance(spec, ProbabilitiesOutput):
+        in_range = output.min() >= -PROBABILITY_SLACK and output.max() <= 1 + PROBABILITY_SLACK
+        return bool(in_range and np.abs(output.sum(axis=1) - 1).max() <= PROBABILITY_SLACK * len(spec.classes))
+    return not _bad_rows(spec, output).any()
+
+
 def _bad_rows(spec: Output, output: Array) -> npt.NDArray[np.bool_]:
     """Rows not finite or out of bounds; comparisons are written so that NaN fails them."""
     if isinstance(spec, ProbabilitiesOutput):
         inside = (output >= -PROBABILITY_SLACK) & (output <= 1 + PROBABILITY_SLACK)
-        sums_to_one: npt.NDArray[np.bool_] = np.abs(output.sum(axis=1) - 1) <= PROBABILITY_SLACK * len(spec.classes)
+        with np.errstate(over="ignore", invalid="ignore"):  # huge and infinite ones are what this looks for
+            off = np.abs(output.sum(axis=1) - 1)
+        sums_to_one: npt.NDArray[np.bool_] = off <= PROBABILITY_SLACK * len(spec.classes)
         return ~(inside.all(axis=1) & sums_to_one)
     low = -np.inf if spec.min is None else spec.min
     high = np.inf if spec.max is None else spec.max
@@ -93,12 +104,8 @@ def _rejection(model: Model, outputs: Mapping[str, Array], index: int, row: int)
 
 
 def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -> None:
-    if len(spec.classes) == 2:
-        threshold = 0.5 if spec.threshold is None else spec.threshold
-        winner = (output[:, 1] >= threshold).astype(np.intp)
-    else:
-        winner = output.argmax(axis=1)
-    confidence = np.take_along_axis(output, winner[:, None], axis=1)[:, 0]
+    winner = output.argmax(axis=1) if spec.threshold is None else (output[:, 1] >= spec.threshold).astype(np.intp)
+    confidence = output[np.arange(len(output)), winner]
     quantities: dict[Quantity, Callable[[], Array]] = {
         "class": lambda: np.asarray(spec.classes)[winner],
         "positive": lambda: winner == 1,

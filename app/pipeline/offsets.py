@@ -13,7 +13,7 @@ class OffsetTracker:
 
     def __init__(self) -> None:
         self._open: dict[TopicPartition, list[Span]] = {}  # taken, in offset order, finished or not
-        self._finished: dict[TopicPartition, set[int]] = {}  # first offsets of the finished ones
+        self._finished: dict[TopicPartition, set[Span]] = {}  # those of them that are finished
         self._uncommitted: dict[TopicPartition, Span] = {}  # finished without a gap, not yet committed
         self._last_finished_ms: dict[TopicPartition, int] = {}
 
@@ -25,13 +25,13 @@ class OffsetTracker:
     def finished(self, spans: Mapping[TopicPartition, Span]) -> None:
         """That batch's predictions and dead letters are handed to the sink."""
         for source, span in spans.items():
-            if source not in self._open:
-                continue  # revoked meanwhile
+            waiting = self._open.get(source, [])
+            if span not in waiting:
+                continue  # revoked meanwhile, or read again in other batches
             done = self._finished.setdefault(source, set())
-            done.add(span.first_offset)
-            waiting = self._open[source]
-            while waiting and waiting[0].first_offset in done:
-                done.discard(waiting[0].first_offset)
+            done.add(span)
+            while waiting and waiting[0] in done:
+                done.discard(waiting[0])
                 self._extend(source, waiting.pop(0))
 
     def committable(self) -> dict[TopicPartition, int]:

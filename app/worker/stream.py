@@ -182,7 +182,8 @@ class StreamWorker:
         self._scored = self._held = None
 
     def _settle(self) -> None:
-        idle = self._caught_up and not len(self._batcher) and self._held is None
+        # records that still wait for company are no backlog: those that come during the commit join them
+        idle = self._caught_up and self._held is None and self._batcher.due_in() > 0
         offsets = self._tracker.committable()
         if self._sink.settle(offsets, idle=idle) and self._unsettled:
             self._settled(offsets)

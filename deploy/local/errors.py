@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - errors are named for what happened; that each is one shows in its base class
 """Errors of the local stack.
 
 StackError

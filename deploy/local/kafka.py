@@ -28,9 +28,7 @@ _STOP_GRACE_S = 10.0  # a lone broker needs one second; brokers that lost their 
 _CALL_TIMEOUT_S = 2.0
 _QUIET = {"log_level": 0}  # a broker that is not up yet is expected here, not news for standard error
 _SHAPE = "cluster.json"
-_QUICK_START = [
-    "-XX:TieredStopAtLevel=1"
-]  # no second compiler: 2.3 s of CPU to the first answer instead of 4.8
+_QUICK_START = ["-XX:TieredStopAtLevel=1"]  # no second compiler: 2.3 s of CPU to the first answer instead of 4.8
 
 
 class Broker:
@@ -200,9 +198,7 @@ class Cluster:
         for broker in self.brokers:
             broker.process.directory.mkdir(parents=True, exist_ok=True)
             properties = broker_properties(broker.node_id, ports, broker.data_directory, self._overrides)
-            broker.properties_path.write_text(
-                "".join(f"{name}={value}\n" for name, value in properties.items())
-            )
+            broker.properties_path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         self._format_storage([b for b in self.brokers if not (b.data_directory / "meta.properties").exists()])
         write_record(self.directory / _SHAPE, [asdict(port) for port in ports])
 
@@ -212,10 +208,7 @@ class Cluster:
         if known and all(is_free(port.client) and is_free(port.controller) for port in known):
             return known
         numbers = free_ports(2 * self._count)
-        return [
-            BrokerPorts(client, controller)
-            for client, controller in zip(numbers[::2], numbers[1::2], strict=True)
-        ]
+        return [BrokerPorts(client, controller) for client, controller in zip(numbers[::2], numbers[1::2], strict=True)]
 
     def _format_storage(self, brokers: Sequence[Broker]) -> None:
         """Give each new broker its identity in the cluster. All at once: each is a JVM of its own."""
@@ -261,18 +254,14 @@ def _java(directory: Path, options: Sequence[str]) -> list[str | Path]:
 
 def _members(bootstrap_servers: str) -> set[int]:
     try:
-        metadata = AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET}).list_topics(
-            timeout=_CALL_TIMEOUT_S
-        )
+        metadata = AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET}).list_topics(timeout=_CALL_TIMEOUT_S)
     except KafkaException:
         return set()
     return set(metadata.brokers)
 
 
 def _groups_are_served(bootstrap_servers: str) -> bool:
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap_servers, "group.id": "deploy-local-readiness", **_QUIET}
-    )
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "deploy-local-readiness", **_QUIET})
     try:
         consumer.committed([TopicPartition("deploy-local-readiness", 0)], timeout=_CALL_TIMEOUT_S)
     except KafkaException:

@@ -16,9 +16,7 @@ _ATTEMPTS = 200  # each fails only if the port is in use; on a sane machine the 
 def is_free(port: int) -> bool:
     """Tell whether a server could listen on the loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the JVM does: TIME_WAIT is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the JVM does: TIME_WAIT is no obstacle
         try:
             probe.bind((LOOPBACK, port))
         except OSError:

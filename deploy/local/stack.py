@@ -83,9 +83,7 @@ class Stack:
         Raises StartFailed, DownloadFailed, StackMismatch or StackBusy.
         """
         with locked(self.directory / "lock", timeout_s=_LOCK_TIMEOUT_S):
-            cluster = Cluster(
-                self.directory / _KAFKA, brokers=brokers, properties=properties, quick_start=quick_start
-            )
+            cluster = Cluster(self.directory / _KAFKA, brokers=brokers, properties=properties, quick_start=quick_start)
             cluster.start()
             if schema_registry:
                 self._schema_registry.start()

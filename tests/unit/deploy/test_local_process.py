@@ -84,9 +84,7 @@ def test_no_process_answers_to_a_pid_that_does_not_exist():
 def test_a_server_that_ends_before_it_is_ready_shows_its_last_words(server):
     server.start([sys.executable, "-c", "import sys; sys.exit('port is taken')"])
 
-    with pytest.raises(
-        StartFailed, match=r"sleeper ended before it was ready(.|\n)*server.log(.|\n)*port is taken"
-    ):
+    with pytest.raises(StartFailed, match=r"sleeper ended before it was ready(.|\n)*server.log(.|\n)*port is taken"):
         server.wait_until(lambda: False, deadline=time.monotonic() + 20)
 
 

@@ -144,9 +144,7 @@ def test_a_manifest_that_is_not_as_it_should_be_is_refused_by_name(store, publis
         store.fetch("hand", "1")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'{"format": NaN}', b"\0" * 9]
-)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'{"format": NaN}', b"\0" * 9])
 @pytest.mark.parametrize("page", ["1/manifest.json", "rollout.json"])
 def test_a_broken_page_is_refused_not_a_crash(store, publish, page, content):
     publish()

@@ -18,9 +18,7 @@ X = NumberFeature(field="x")
 
 def outside(location, tensor="W"):
     """An initializer whose numbers are kept in a file beside the graph."""
-    proto = TensorProto(
-        name=tensor, data_type=TensorProto.FLOAT, dims=[1, 2], data_location=TensorProto.EXTERNAL
-    )
+    proto = TensorProto(name=tensor, data_type=TensorProto.FLOAT, dims=[1, 2], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, "offset": "0", "length": "8"}.items():
         proto.external_data.add(key=key, value=value)
     return proto
@@ -50,9 +48,7 @@ def test_one_changed_byte_is_refused_before_the_runtime_sees_it(make_graph, stor
     package = stored(make_graph())
     graph = bytearray(package.files["model.onnx"])
     graph[-1] ^= 1
-    with pytest.raises(
-        ModelInvalid, match=r"model\.onnx has the digest sha256:.*, its manifest says sha256:"
-    ):
+    with pytest.raises(ModelInvalid, match=r"model\.onnx has the digest sha256:.*, its manifest says sha256:"):
         load_model(StoredModel(package.manifest, {"model.onnx": bytes(graph)}), POLICY)
 
 
@@ -81,12 +77,8 @@ def folder_with_weights(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "location", ["w.data", "../{here}/w.data", "{folder}/w.data", "/etc/passwd", "/dev/zero"]
-)
-def test_tensors_elsewhere_on_the_disk_are_never_read(
-    make_graph, stored, bias, folder_with_weights, location
-):
+@pytest.mark.parametrize("location", ["w.data", "../{here}/w.data", "{folder}/w.data", "/etc/passwd", "/dev/zero"])
+def test_tensors_elsewhere_on_the_disk_are_never_read(make_graph, stored, bias, folder_with_weights, location):
     location = location.format(here=folder_with_weights.name, folder=folder_with_weights)
     with pytest.raises(ModelInvalid, match="ONNX Runtime refuses it"):
         load_model(stored(make_graph(initializers=[outside(location), bias])), POLICY)
@@ -119,9 +111,7 @@ def test_a_graph_with_another_input_is_refused(make_graph, stored):
 
 
 def test_a_graph_of_another_width_is_refused(make_graph, stored):
-    with pytest.raises(
-        ModelInvalid, match=r"input 'X' has the shape \['N', 3\], its manifest says \['N', 1\]"
-    ):
+    with pytest.raises(ModelInvalid, match=r"input 'X' has the shape \['N', 3\], its manifest says \['N', 1\]"):
         load_model(stored(make_graph(width=3)), POLICY)
 
 

@@ -257,26 +257,19 @@ def reference_number(feature: NumberFeature | TensorFeature, value: float, dtype
 
 
 def reference_category(feature: OneHotFeature | OrdinalFeature, value: str | None) -> list[float | Refusal]:
-    if (
-        value not in feature.categories
-        and (feature.missing if value is None else feature.unknown) == "reject"
-    ):
+    if value not in feature.categories and (feature.missing if value is None else feature.unknown) == "reject":
         return [Reason.MISSING_VALUE if value is None else Reason.UNKNOWN_CATEGORY]
     if isinstance(feature, OneHotFeature):
         return [float(value == category) for category in feature.categories]
     return [float(feature.categories.index(value))]
 
 
-def reference_tensor(
-    feature: TensorFeature, value: list[float | None] | None, dtype: str
-) -> list[float | Refusal]:
+def reference_tensor(feature: TensorFeature, value: list[float | None] | None, dtype: str) -> list[float | Refusal]:
     if value is None:
         return [Reason.MISSING_VALUE]
     if len(value) != feature.length:
         return [Reason.BAD_SHAPE]
-    return [
-        Reason.MISSING_VALUE if item is None else reference_number(feature, item, dtype) for item in value
-    ]
+    return [Reason.MISSING_VALUE if item is None else reference_number(feature, item, dtype) for item in value]
 
 
 def reference_row(row: dict[str, Any], spec: InputSpec) -> list[float] | Refusal:

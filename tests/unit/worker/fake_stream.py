@@ -205,7 +205,9 @@ def copy_offsets(batch, origin):
 class Rig:
     """A stream worker on fakes; `turn` until nothing is left to do."""
 
-    def __init__(self, clock, *, partitions=2, score=copy_offsets, max_records=4, max_wait_s=0.01, drain_timeout_s=20.0):
+    def __init__(
+        self, clock, *, partitions=2, score=copy_offsets, max_records=4, max_wait_s=0.01, drain_timeout_s=20.0
+    ):
         self.clock = clock
         self.broker = FakeBroker(partitions)
         self.source = FakeSource(self.broker, clock)

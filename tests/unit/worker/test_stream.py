@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from fakes import ManualClock
 from fake_stream import Rig, copy_offsets
+from fakes import ManualClock
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 

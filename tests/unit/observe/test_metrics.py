@@ -1,0 +1,202 @@
+"""Counters count what is committed; lag is shown for owned partitions only; names are those of the contract."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from fakes import NOW_MS
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.errors import Reason, Stage
+from app.facts import BatchScored, Committed, Lag, Outcomes, Pulse
+from app.observe.metrics import TABLE, Metrics, PipelineObserver, metrics_page
+from app.records import TopicPartition
+
+A, B = TopicPartition("events", 0), TopicPartition("events", 1)
+# The contract's table, without the lag exporter's three and with the one gauge that was added to it.
+CONTRACT = {
+    "inference_records_total": ("pipeline", "outcome"),
+    "inference_predictions_total": ("pipeline", "model", "version", "result"),
+    "inference_end_to_end_latency_seconds": ("pipeline",),
+    "inference_batch_records": ("pipeline",),
+    "inference_batch_wait_seconds": ("pipeline",),
+    "inference_batches_total": ("pipeline", "cause"),
+    "inference_model_seconds": ("model", "version"),
+    "inference_prediction_confidence": ("pipeline", "version"),
+    "inference_model_load_seconds": ("model", "version"),
+    "inference_dead_letters_total": ("pipeline", "stage", "reason"),
+    "inference_lag_records": ("topic", "partition"),
+    "inference_lag_seconds": ("topic", "partition"),
+    "inference_transactions_total": ("result",),
+    "inference_rebalances_total": ("kind",),
+    "inference_busy_ratio": (),
+    "inference_capacity_records_per_second": (),
+    "inference_buffered_bytes": ("pipeline",),
+}
+
+
+def shown(metrics: Metrics) -> dict[str, float]:
+    """Samples of the exposition as name{label=value}, labels in order, without the created ones."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def outcomes(version="1", predicted=2, skipped=0, results=None, rejected=None, confidence=(0.9, 0.8), ages_ms=(5, 10)):
+    return Outcomes(
+        model="churn",
+        version=version,
+        predicted=predicted,
+        skipped=skipped,
+        results={"1": predicted} if results is None else results,
+        rejected=rejected or {},
+        timestamps_ms=np.array([NOW_MS - age for age in ages_ms]),
+        confidence=None if confidence is None else np.array(confidence),
+    )
+
+
+def pulse(lag=None, busy=0.5, rate=100.0, buffered=7):
+    return Pulse(busy_ratio=busy, records_per_second=rate, buffered_bytes=buffered, lag=lag or {})
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def observer(metrics):
+    return PipelineObserver(metrics, "p")
+
+
+def test_names_and_labels_are_exactly_those_of_the_contract():
+    assert {spec.name: spec.labels for spec in TABLE} == CONTRACT
+    for spec in TABLE:
+        assert spec.name.endswith("_total") == (spec.kind == "counter")
+        assert bool(spec.bounds) == (spec.kind == "histogram")
+
+
+def test_the_generated_page_has_a_line_for_every_metric():
+    page = metrics_page()
+    assert all(f"| `{spec.name}` | {spec.kind} |" in page for spec in TABLE)
+
+
+def test_a_scored_batch_counts_no_record(metrics, observer):
+    observer.batch_scored(BatchScored(256, "age", 0.019, 0.004, 0.002, "churn", "1"))
+    found = shown(metrics)
+    assert found["inference_batches_total{cause=age,pipeline=p}"] == 1
+    assert found["inference_batch_records_sum{pipeline=p}"] == 256
+    assert found["inference_batch_wait_seconds_sum{pipeline=p}"] == 0.019
+    assert found["inference_model_seconds_sum{model=churn,version=1}"] == 0.002
+    assert not [name for name in found if name.startswith(("inference_records_total", "inference_predictions_total"))]
+
+
+def test_counters_count_what_is_committed(metrics, observer):
+    rejected = {(Stage.DECODE, Reason.TRUNCATED): 2, (Stage.FEATURES, Reason.NOT_FINITE): 1}
+    observer.committed(Committed((outcomes(predicted=2, skipped=1, rejected=rejected, ages_ms=(1,) * 6),), NOW_MS))
+    observer.committed(Committed((outcomes(predicted=3, results={"0": 2, "1": 1}), outcomes(version="2")), NOW_MS))
+    found = shown(metrics)
+    assert found["inference_records_total{outcome=predicted,pipeline=p}"] == 7
+    assert found["inference_records_total{outcome=dead_lettered,pipeline=p}"] == 3
+    assert found["inference_records_total{outcome=skipped,pipeline=p}"] == 1
+    assert found["inference_predictions_total{model=churn,pipeline=p,result=1,version=1}"] == 3
+    assert found["inference_predictions_total{model=churn,pipeline=p,result=0,version=1}"] == 2
+    assert found["inference_predictions_total{model=churn,pipeline=p,result=1,version=2}"] == 2
+    assert found["inference_dead_letters_total{pipeline=p,reason=truncated,stage=decode}"] == 2
+    assert found["inference_dead_letters_total{pipeline=p,reason=not_finite,stage=features}"] == 1
+
+
+def test_latency_is_of_every_record_and_never_below_zero(metrics, observer):
+    observer.committed(Committed((outcomes(ages_ms=(250, -5000)), outcomes(ages_ms=(1000,))), NOW_MS))
+    found = shown(metrics)
+    assert found["inference_end_to_end_latency_seconds_count{pipeline=p}"] == 3
+    assert found["inference_end_to_end_latency_seconds_sum{pipeline=p}"] == pytest.approx(1.25)
+    assert found["inference_end_to_end_latency_seconds_bucket{le=0.001,pipeline=p}"] == 1
+
+
+def test_confidence_is_told_apart_by_version(metrics, observer):
+    observer.committed(
+        Committed(
+            (outcomes("1", confidence=(0.5,)), outcomes("2", confidence=(0.9, 0.9)), outcomes("1", confidence=None)),
+            NOW_MS,
+        )
+    )
+    found = shown(metrics)
+    assert found["inference_prediction_confidence_count{pipeline=p,version=1}"] == 1
+    assert found["inference_prediction_confidence_count{pipeline=p,version=2}"] == 2
+
+
+def test_lag_is_removed_when_a_partition_is_revoked(metrics, observer):
+    observer.pulse(pulse({A: Lag(5, 1.5), B: Lag(0, 0.0)}))
+    assert shown(metrics)["inference_lag_records{partition=0,topic=events}"] == 5
+    assert shown(metrics)["inference_lag_seconds{partition=0,topic=events}"] == 1.5
+    observer.revoked({A, TopicPartition("never", 3)})
+    observer.revoked({A})
+    left = [name for name in shown(metrics) if "lag" in name]
+    assert left == [
+        "inference_lag_records{partition=1,topic=events}",
+        "inference_lag_seconds{partition=1,topic=events}",
+    ]
+
+
+def test_lag_is_removed_when_a_partition_is_no_longer_in_the_pulse(metrics, observer):
+    observer.pulse(pulse({A: Lag(5, 1.5), B: Lag(1, 0.5)}))
+    observer.pulse(pulse({B: Lag(2, 0.75)}))
+    assert {name: value for name, value in shown(metrics).items() if "lag" in name} == {
+        "inference_lag_records{partition=1,topic=events}": 2,
+        "inference_lag_seconds{partition=1,topic=events}": 0.75,
+    }
+
+
+def test_two_pipelines_may_lose_the_same_partition(metrics, observer):
+    other = PipelineObserver(metrics, "q")
+    for one in (observer, other):
+        one.pulse(pulse({A: Lag(1, 1.0)}))
+    for one in (observer, other):
+        one.revoked({A})
+    assert not [name for name in shown(metrics) if "lag" in name]
+
+
+def test_the_busiest_pipeline_and_the_sum_of_capacities_are_shown(metrics, observer):
+    other = PipelineObserver(metrics, "q")
+    observer.pulse(pulse(busy=0.25, rate=100.0))
+    other.pulse(pulse(busy=0.75, rate=50.0, buffered=9))
+    found = shown(metrics)
+    assert (found["inference_busy_ratio{}"], found["inference_capacity_records_per_second{}"]) == (0.75, 150.0)
+    assert found["inference_buffered_bytes{pipeline=q}"] == 9
+    other.pulse(pulse(busy=0.0, rate=None))
+    observer.pulse(pulse(busy=0.5, rate=200.0))
+    found = shown(metrics)
+    assert found["inference_busy_ratio{}"] == 0.5
+    assert found["inference_capacity_records_per_second{}"] == pytest.approx(130 + 50)
+
+
+def test_transactions_rebalances_and_model_loads_are_counted(metrics, observer):
+    for result in ("committed", "committed", "aborted", "dropped"):
+        observer.transaction(result)
+    for kind in ("assigned", "revoked", "lost"):
+        observer.rebalanced(kind)
+    metrics.model_loaded("churn", "3", 0.25)
+    found = shown(metrics)
+    assert found["inference_transactions_total{result=committed}"] == 2
+    assert found["inference_rebalances_total{kind=lost}"] == 1
+    assert found["inference_model_load_seconds{model=churn,version=3}"] == 0.25
+
+
+def test_two_workers_in_one_process_share_no_metric():
+    first, second = Metrics(), Metrics()
+    PipelineObserver(first, "p").transaction("committed")
+    assert "committed" not in second.exposition().decode().replace("committed, aborted", "")
+
+
+def test_the_exposition_is_well_formed(metrics, observer):
+    observer.committed(Committed((outcomes(),), NOW_MS))
+    observer.pulse(pulse({A: Lag(5, 1.5)}))
+    text = metrics.exposition().decode()
+    assert all(math.isfinite(value) for value in shown(metrics).values())
+    assert re.search(r"^# TYPE inference_batch_records histogram$", text, re.M)

@@ -1,0 +1,211 @@
+"""Every record of a batch is predicted, dead-lettered or skipped: exactly one of them, with its own key and place."""
+
+import json
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fakes import NOW_MS, FakeModel, FakeRecord, FakeSchemas, ManualClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.avro.codec import DatumWriter, datum_reader
+from app.avro.framing import ConfluentFraming
+from app.avro.resolution import reader_columns
+from app.avro.schemas import parse
+from app.errors import DeadLetterFlood, ModelFailed, Reason, SchemaRegistryUnavailable, Stage
+from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
+from app.pipeline.decode import Decoder
+from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.features import FeaturePlan
+from app.records import Batch, origin_of
+from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
+from app.worker.chain import Chain
+
+
+def schema(name, *fields):
+    items = [{"name": field, "type": kind} for field, kind in fields]
+    return parse(json.dumps({"type": "record", "name": name, "fields": items}))
+
+
+EVENT = schema("Event", ("id", "string"), ("x", ["null", "double"]))
+WITH_BYTES = schema("Event", ("junk", "bytes"), ("id", "string"), ("x", ["null", "double"]))
+PREDICTION = schema(
+    "Prediction", ("id", "string"), ("label", "int"), ("p", "double"), ("source_topic", "string"),
+    ("source_partition", "int"), ("source_offset", "long"),
+    ("predicted_at", {"type": "long", "logicalType": "timestamp-millis"}),
+)  # fmt: skip
+FRAMING = ConfluentFraming()
+EVENT_HEADER, BYTES_HEADER, PREDICTION_HEADER = (ConfluentFraming.header(schema_id) for schema_id in (1, 2, 9))
+INPUTS = (InputSpec(name="X", features=(NumberFeature(field="x", min=0, max=10),)),)
+OUTPUT = ProbabilitiesOutput(name="P", classes=(0, 1), threshold=0.5, fields={"label": "class", "p": "probability"})
+SICK = 9.0  # the model answers this number with NaN
+
+
+def tenths(tensors):
+    p = tensors["X"][:, 0] / 10
+    p = np.where(tensors["X"][:, 0] == SICK, np.nan, p)
+    return {"P": np.stack([1 - p, p], axis=1)}
+
+
+class Rig:
+    def __init__(self, answer=tenths, limit=1000):
+        self.clock = ManualClock()
+        self.schemas = FakeSchemas({EVENT_HEADER: EVENT.text, BYTES_HEADER: WITH_BYTES.text})
+        self.model = FakeModel(INPUTS, (OUTPUT,), answer, name="churn", version="4")
+        columns = reader_columns(EVENT)
+        self.chain = Chain(
+            decoder=Decoder(FRAMING, self.schemas, EVENT, self.clock),
+            plan=FeaturePlan(INPUTS, columns),
+            encoder=PredictionEncoder(DatumWriter(FRAMING, PREDICTION_HEADER, PREDICTION), self.model, columns),
+            answerer=Answerer(self.model),
+            flood=FloodGate(DeadLetterLimit(limit, 60.0), self.clock),
+            clock=self.clock,
+        )
+
+    def score(self, records):
+        return self.chain.score(Batch(records, "age", 0.25), origin_of(records, self.clock.now_ms()))
+
+
+def body(name, x):
+    number = b"\x00" if x is None else b"\x02" + struct.pack("<d", x)
+    return bytes([2 * len(name)]) + name.encode() + number
+
+
+def record_of(kind, offset, topic="events", partition=0):
+    """One record of a named kind; its key is its offset."""
+    name = f"e{offset % 10}"
+    value = {
+        "good": EVENT_HEADER + body(name, 7.0),
+        "other_schema": BYTES_HEADER + b"\x02z" + body(name, 7.0),
+        "tombstone": None,
+        "empty": b"",
+        "bad_frame": b"\x07" + bytes(10),
+        "unknown_schema": ConfluentFraming.header(77) + body(name, 7.0),
+        "truncated": EVENT_HEADER + body(name, 7.0)[:-1],
+        "trailing": EVENT_HEADER + body(name, 7.0) + b"!",
+        "out_of_range": EVENT_HEADER + body(name, 11.0),
+        "not_finite": EVENT_HEADER + body(name, float("nan")),
+        "missing": EVENT_HEADER + body(name, None),
+        "sick": EVENT_HEADER + body(name, SICK),
+    }[kind]
+    return FakeRecord(value, offset=offset, key=str(offset).encode(), topic=topic, partition=partition)
+
+
+REJECTED = {
+    "empty": (Stage.DECODE, Reason.BAD_FRAME),
+    "bad_frame": (Stage.DECODE, Reason.BAD_FRAME),
+    "unknown_schema": (Stage.DECODE, Reason.UNKNOWN_SCHEMA),
+    "truncated": (Stage.DECODE, Reason.TRUNCATED),
+    "trailing": (Stage.DECODE, Reason.TRAILING_BYTES),
+    "out_of_range": (Stage.FEATURES, Reason.OUT_OF_RANGE),
+    "not_finite": (Stage.FEATURES, Reason.NOT_FINITE),
+    "missing": (Stage.FEATURES, Reason.MISSING_VALUE),
+    "sick": (Stage.OUTPUT, Reason.BAD_OUTPUT),
+}
+PREDICTED = ("good", "other_schema")
+KINDS = st.sampled_from([*PREDICTED, "tombstone", *REJECTED])
+
+
+def read(values):
+    decoded = datum_reader(FRAMING, PREDICTION_HEADER, PREDICTION, PREDICTION).read(values)
+    assert not decoded.failed
+    return decoded.table.set_column(6, "predicted_at", decoded.table.column(6).cast(pa.int64())).to_pylist()
+
+
+def check(kinds, scored, records):
+    """One outcome per record, in order, each with its own key, place and reason."""
+    predicted = [record for kind, record in zip(kinds, records, strict=True) if kind in PREDICTED]
+    rejected = [(REJECTED[kind], record) for kind, record in zip(kinds, records, strict=True) if kind in REJECTED]
+    assert scored.predictions.keys == [record.key() for record in predicted]
+    assert scored.predictions.partitions.tolist() == [record.partition() for record in predicted]
+    assert read(scored.predictions.values) == [
+        {
+            "id": f"e{record.offset() % 10}", "label": 1, "p": pytest.approx(0.7), "source_topic": record.topic(),
+            "source_partition": record.partition(), "source_offset": record.offset(), "predicted_at": NOW_MS,
+        }
+        for record in predicted
+    ]  # fmt: skip
+    assert [(letter.stage, letter.reason) for letter in scored.dead_letters] == [why for why, _ in rejected]
+    assert [(letter.key, letter.value) for letter in scored.dead_letters] == [
+        (record.key(), record.value()) for _, record in rejected
+    ]
+    outcomes = scored.outcomes
+    assert (outcomes.predicted, outcomes.dead_lettered) == (len(predicted), len(rejected))
+    assert outcomes.skipped == kinds.count("tombstone")
+    assert outcomes.records == len(kinds) == len(outcomes.timestamps_ms)
+    assert sum(outcomes.results.values()) == len(predicted)
+    assert len(outcomes.confidence if outcomes.confidence is not None else []) == len(predicted)
+    assert (outcomes.model, outcomes.version) == ("churn", "4")
+
+
+@given(
+    st.lists(st.tuples(KINDS, st.sampled_from([("events", 0), ("events", 3), ("more", 0)])), min_size=1, max_size=40)
+)
+def test_every_record_has_exactly_one_outcome(rows):
+    rig = Rig()
+    for first in (0, 1000):  # the second batch finds the schemas known
+        records = [record_of(kind, first + i, *source) for i, (kind, source) in enumerate(rows)]
+        scored = rig.score(records)
+        check([kind for kind, _ in rows], scored, records)
+
+
+def test_a_row_rejected_at_each_stage_leaves_its_neighbours_predicted():
+    kinds = ["good", "truncated", "good", "out_of_range", "good", "sick", "good", "tombstone", "good"]
+    records = [record_of(kind, i) for i, kind in enumerate(kinds)]
+    rig = Rig()
+    scored = rig.score(records)
+    check(kinds, scored, records)
+    assert rig.model.seen[0]["X"].shape == (6, 1)
+    headers = dict(scored.dead_letters[1].headers)
+    assert headers["__connect.errors.exception.message"] == b"x is 11, allowed 0 to 10"
+    assert (headers["inference.model"], headers["inference.model_version"]) == (b"churn", b"4")
+
+
+@pytest.mark.parametrize("kind", ["good", "tombstone", *REJECTED])
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_batch_of_one_kind_has_one_kind_of_outcome(kind, count):
+    records = [record_of(kind, i) for i in range(count)]
+    check([kind] * count, Rig().score(records), records)
+
+
+def test_the_model_is_not_asked_about_nothing():
+    rig = Rig()
+    rig.score([record_of("tombstone", 0), record_of("missing", 1)])
+    assert rig.model.seen == []
+
+
+def test_the_batch_says_what_made_it_due_and_how_long_it_took():
+    scored = Rig().score([record_of("good", 0)] * 3).scored
+    assert (scored.rows, scored.cause, scored.waited_s, scored.model, scored.version) == (3, "age", 0.25, "churn", "4")
+    assert 0 <= scored.model_s <= scored.scored_s
+
+
+def test_a_registry_that_is_down_leaves_the_batch_to_be_scored_again():
+    rig = Rig()
+    rig.schemas.down = True
+    records = [record_of("good", 0), record_of("bad_frame", 1)]
+    with pytest.raises(SchemaRegistryUnavailable):
+        rig.score(records)
+    rig.schemas.down = False
+    check(["good", "bad_frame"], rig.score(records), records)
+
+
+def test_a_model_that_fails_dead_letters_nothing():
+    def fail(_tensors):
+        raise ModelFailed("broken")
+
+    rig = Rig(answer=fail, limit=1)
+    for _ in range(3):
+        with pytest.raises(ModelFailed):
+            rig.score([record_of("good", 0), record_of("bad_frame", 1)])
+
+
+def test_a_flood_of_rejections_stops_the_batch():
+    rig = Rig(limit=2)
+    rig.score([record_of("missing", 0), record_of("sick", 1)])
+    with pytest.raises(DeadLetterFlood, match="3 records rejected"):
+        rig.score([record_of("good", 2), record_of("bad_frame", 3)])
+    rig.clock.advance(60)
+    assert len(rig.score([record_of("bad_frame", 4)]).dead_letters) == 1
