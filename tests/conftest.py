@@ -80,9 +80,7 @@ def topics(kafka):
         new = NewTopic(unique, num_partitions=partitions, replication_factor=1, config=config or {})
         admin.create_topics([new], operation_timeout=30)[unique].result(timeout=30)
         deadline = time.monotonic() + 30
-        while not _is_led(
-            admin, unique, partitions
-        ):  # the controller knows it first, the broker a moment later
+        while not _is_led(admin, unique, partitions):  # the controller knows it first, the broker a moment later
             assert time.monotonic() < deadline, f"{unique} has no leaders"
             time.sleep(0.01)
         return unique

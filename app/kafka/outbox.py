@@ -26,6 +26,13 @@ _PASSING = {  # undelivered because of time or because we took them back: the tr
     KafkaError._FATAL,  # noqa: SLF001 - reported by the call that follows
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
+_PRODUCER_SPENT = {  # it takes nothing more: not a judgement on the record at hand
+    KafkaError._STATE,  # noqa: SLF001 - the open transaction has failed already
+    KafkaError._FATAL,  # noqa: SLF001
+    KafkaError._FENCED,  # noqa: SLF001
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,11 @@ class OutputTopics:
 
 
 class Outbox:
-    """Fills one producer's queue and remembers refusals. Replaced together with its producer."""
+    """Fills one producer's queue and remembers refusals. Replaced together with its producer.
+
+    Every method lets the client's KafkaException through if the producer itself is spent: the client reports a
+    fatal error from whatever call comes next.
+    """
 
     def __init__(self, producer: Producer, topics: OutputTopics, max_queued_bytes: int) -> None:
         self.producer = producer
@@ -63,10 +74,13 @@ class Outbox:
         self._queued_bytes = 0
         return True
 
-    def raise_refusal(self) -> None:
-        """Raises DeliveryFailed if a record was refused, since the last call, for a reason that will not pass."""
+    def raise_refusal(self, *, passing: bool) -> None:
+        """Raises DeliveryFailed if a record was refused since the last call.
+
+        passing: not for reasons that will pass, because the caller delivers the record again.
+        """
         refused, self._refused = self._refused, None
-        if refused is not None and refused.code() not in _PASSING:
+        if refused is not None and not (passing and refused.code() in _PASSING):
             raise DeliveryFailed(f"the broker refused a record: {refused.name()}: {refused.str()}")
 
     def put(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
@@ -77,6 +91,8 @@ class Outbox:
             )
             if accepted != len(messages):
                 errors = [message["_error"] for message in messages if "_error" in message]
+                if errors[0].code() in _PRODUCER_SPENT:
+                    raise KafkaException(errors[0])
                 raise DeliveryFailed(f"{len(errors)} predictions were not queued, the first: {errors[0]}")
         self._queued_bytes += sum(map(len, predictions.values))
         for letter in dead_letters:
@@ -146,6 +162,8 @@ class Outbox:
         try:
             self._produce_within_limit(letter.value, fields)
         except (BufferError, KafkaException) as exc:
+            if isinstance(exc, KafkaException) and exc.args[0].code() in _PRODUCER_SPENT:
+                raise
             raise DeliveryFailed(f"a dead letter was not queued: {exc}") from exc
         self._queued_bytes += len(letter.value or b"") + len(letter.key or b"")
 

@@ -1,12 +1,14 @@
 """At-least-once: offsets are committed up to what the broker has acknowledged, never past it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.clock import Clock
+from app.errors import DeliveryFailed
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics
 from app.kafka.watchdog import Watchdog
@@ -35,11 +37,13 @@ class AtLeastOnceSink:
 
     def has_room(self) -> bool:
         """Whether another batch may be delivered now."""
-        return self._outbox.has_room()
+        with self._translated():
+            return self._outbox.has_room()
 
     def deliver(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
         """Queue a batch's outputs; they are sent at once."""
-        self._outbox.put(predictions, dead_letters)
+        with self._translated():
+            self._outbox.put(predictions, dead_letters)
 
     def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
         """True once what was delivered is acknowledged; offsets follow every commit interval."""
@@ -54,10 +58,10 @@ class AtLeastOnceSink:
 
     def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
         """Flush, then commit and wait for the answer."""
-        with self._watchdog.expecting("flush", within_s + CALL_MARGIN_S):
+        with self._translated(), self._watchdog.expecting("flush", within_s + CALL_MARGIN_S):
             if self._outbox.producer.flush(within_s):
                 return False
-        self._outbox.raise_refusal()
+        self._outbox.raise_refusal(passing=False)
         self._safe |= offsets
         with self._watchdog.expecting("commit", within_s + CALL_MARGIN_S):
             return self._commit(asynchronous=False)
@@ -78,14 +82,24 @@ class AtLeastOnceSink:
 
     def _drained(self, overdue: bool) -> bool:  # noqa: FBT001
         # Under steady load the queue is rarely seen empty, so once per interval wait for it, a little.
-        if not self._outbox.drained():
-            if not overdue:
-                return False
-            with self._watchdog.expecting("flush", CALL_MARGIN_S):
-                if self._outbox.producer.flush(0.05):
+        with self._translated():
+            if not self._outbox.drained():
+                if not overdue:
                     return False
-        self._outbox.raise_refusal()
+                with self._watchdog.expecting("flush", CALL_MARGIN_S):
+                    if self._outbox.producer.flush(0.05):
+                        return False
+        self._outbox.raise_refusal(passing=False)
         return True
+
+    @staticmethod
+    @contextmanager
+    def _translated() -> Iterator[None]:
+        """Here a producer that failed has records that nobody delivers again: stop, and commit nothing."""
+        try:
+            yield
+        except KafkaException as exc:
+            raise DeliveryFailed(f"the producer failed: {exc.args[0].str()}") from exc
 
     def _commit(self, *, asynchronous: bool) -> bool:
         self._last_commit = self._clock.monotonic()

@@ -147,6 +147,8 @@ class KafkaSource:
         consumer.incremental_assign(partitions)
         if self._paused:
             consumer.pause(partitions)
+        else:
+            consumer.resume(partitions)  # paused when they were taken from us, they would stay so, silently
         self._log.info("partitions_assigned", partitions=_readable(sources))
         self._heard().on_assigned(sources)
 

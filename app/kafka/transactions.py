@@ -10,7 +10,8 @@ one left open.
 Known limit: librdkafka lacks part 2 of KIP-890 (its issue 5423).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -59,14 +60,18 @@ class TransactionalSink:
 
     def has_room(self) -> bool:
         """Whether another batch may be delivered now."""
-        return self._outbox is not None and self._outbox.has_room()
+        if self._outbox is None:
+            return False
+        with self._translated():
+            return self._outbox.has_room()
 
     def deliver(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
         """Queue a batch's outputs in the open transaction, opening one if need be."""
         outbox = self._ready()
-        self._begin(outbox)
         try:
-            outbox.put(predictions, dead_letters)
+            with self._translated():
+                self._begin(outbox)
+                outbox.put(predictions, dead_letters)
         except DeliveryFailed:
             self.abandon()
             raise
@@ -141,7 +146,8 @@ class TransactionalSink:
         if self._begun_at is None and not offsets:
             return
         outbox = self._ready()
-        self._begin(outbox)
+        with self._translated():
+            self._begin(outbox)
         partitions = [ClientPartition(*source, offset) for source, offset in offsets.items()]
         try:
             if partitions:
@@ -150,12 +156,24 @@ class TransactionalSink:
             self._call("commit_transaction", within_s)
         except KafkaException as exc:
             self._after_failure(exc.args[0])
-            outbox.raise_refusal()
+            outbox.raise_refusal(passing=True)
             raise Aborted(f"transaction not committed: {exc.args[0].str()}") from exc
         self._begun_at = None
         self._last_fenced = False
-        outbox.drained()
         self._observer.transaction("committed")
+        try:
+            outbox.drained()
+        except KafkaException as exc:  # too late to matter: the transaction is committed
+            self._drop_producer(exc.args[0].str())
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """A producer that failed says so in any call: its transaction is lost, the worker is not."""
+        try:
+            yield
+        except KafkaException as exc:
+            self._after_failure(exc.args[0])
+            raise Aborted(f"transaction not finished: {exc.args[0].str()}") from exc
 
     def _call(self, name: str, within_s: float, *arguments: object) -> None:
         """Call the producer, again while the client says that is all it takes."""

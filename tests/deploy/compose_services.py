@@ -37,9 +37,7 @@ class ComposeService:
         }
 
         def translate(text):
-            for ours, theirs in sorted(
-                everything.items(), key=lambda pair: -len(pair[0])
-            ):  # the longest path first
+            for ours, theirs in sorted(everything.items(), key=lambda pair: -len(pair[0])):  # the longest path first
                 text = text.replace(ours, str(theirs))
             return text
 

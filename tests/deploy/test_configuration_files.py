@@ -107,13 +107,9 @@ def test_the_dashboards_panels_do_not_overlap():
 
 
 def test_the_dashboards_data_source_is_the_one_that_is_provisioned():
-    provisioned = yaml.safe_load(
-        (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text()
-    )
+    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text())
 
-    assert [source["uid"] for source in provisioned["datasources"]] == [
-        DASHBOARD["panels"][0]["datasource"]["uid"]
-    ]
+    assert [source["uid"] for source in provisioned["datasources"]] == [DASHBOARD["panels"][0]["datasource"]["uid"]]
 
 
 def test_prometheus_scrapes_the_port_that_the_worker_exposes():

@@ -1,9 +1,14 @@
 """Trained models and fresh topics for tests that run the worker."""
 
+import os
+import uuid
+
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from rig import Lane
 
 from app import wiring
+from deploy.local.stack import Stack
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,31 @@ def lane(kafka, topics, models):
     return make
 
 
+@pytest.fixture(scope="session")
+def strict_stack(tmp_path_factory, pytestconfig):
+    """A broker for tests that others must not suffer from: it knows the classic group protocol only, asks for
+    permissions, and may be suspended.
+    """
+    stack = Stack(tmp_path_factory.mktemp("strict"))
+    stack.guard(os.getpid())
+    properties = {
+        "group.coordinator.rebalance.protocols": "classic",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    try:
+        stack.up(properties=properties, quick_start=True)
+        yield stack
+    finally:
+        stack.down(wipe=True)
+
+
+@pytest.fixture
+def strict_lane(strict_stack, models):
+    """A churn pipeline's topics, two partitions each, on that broker."""
+    kafka = strict_stack.status().environment["KAFKA_BOOTSTRAP_SERVERS"]
+    names = [f"churn.{kind}.{uuid.uuid4().hex[:12]}" for kind in ("events", "predictions", "dead-letters")]
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for made in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
+        made.result(30)
+    return Lane(kafka, "churn", (names[0],), names[1], names[2], models)

@@ -1,9 +1,12 @@
 """Topics of one test, settings of a worker for them, events in and a verdict out."""
 
+import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
+import fastavro
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -15,11 +18,13 @@ from loadgen.producing import Extent
 from loadgen.schema_source import SchemaOptions
 from loadgen.verify_plan import VerifyPlan
 from loadgen.verifying import verify
+from loadgen.wire import SINGLE_OBJECT
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
 WAIT_S = 60.0
 PARTITION_EOF = -191
+PREDICTION_SCHEMAS = {"churn": "churn_prediction.avsc", "digits": "digit_prediction.avsc"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,21 @@ class Lane:
             settings[name] = settings.get(name, {}) | section
         return settings
 
+    def with_inputs(self, *topics):
+        """The same with other input topics."""
+        return replace(self, inputs=topics)
+
+    def with_outputs(self, output, dead_letters):
+        """The same with other topics for its outputs."""
+        return replace(self, output=output, dead_letters=dead_letters)
+
     def produce(self, events, *, poison=0.0, rate=0.0, topic=None, **options):
         """Send events to the first input topic, or to this one."""
         return self._produce_plan(events, poison, rate, topic, **options).run(lambda sent: None)
 
-    def event_stream(self, **options):
+    def event_stream(self, *, poison=0.0, **options):
         """The events themselves, for those who want to send them in another way."""
-        return self._produce_plan(1, 0.0, 0.0, None, **options).event_stream()
+        return self._produce_plan(1, poison, 0.0, None, **options).event_stream()
 
     def _produce_plan(self, events, poison, rate, topic, **options):
         return ProducePlan(
@@ -138,9 +151,10 @@ def read_all(kafka, topic):
         partitions = consumer.list_topics(topic, timeout=WAIT_S).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         ended, found = set(), []
+        deadline = time.monotonic() + WAIT_S
         while len(ended) < len(partitions):
-            messages = consumer.consume(1000, WAIT_S if not ended else 1.0)
-            for message in messages:
+            assert time.monotonic() < deadline, f"{topic} was not read to its end"
+            for message in consumer.consume(1, 0.1) + consumer.consume(1000, 0):
                 if message.error():
                     assert message.error().code() == PARTITION_EOF
                     ended.add(message.partition())
@@ -149,6 +163,16 @@ def read_all(kafka, topic):
         return found
     finally:
         consumer.close()
+
+
+def answers(lane):
+    """(message, prediction as a dict) of everything in the output topic of a lane in single-object encoding."""
+    schema = fastavro.schema.load_schema(SCHEMAS / PREDICTION_SCHEMAS[lane.pipeline])
+    found = []
+    for message in read_all(lane.kafka, lane.output):
+        datum = BytesIO(message.value()[SINGLE_OBJECT.header_size :])
+        found.append((message, fastavro.schemaless_reader(datum, schema, None)))
+    return found
 
 
 def ends(kafka, topic):

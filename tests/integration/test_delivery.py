@@ -39,9 +39,7 @@ def test_every_event_is_predicted_or_dead_lettered_and_all_offsets_are_committed
 def _dead_letters_are_the_poison_unchanged(lane):
     """Ten kinds, ten each; reasons and stages are right, and nothing of the event is changed."""
     (topic,) = lane.inputs
-    poison = {
-        (event.partition(), event.offset()): event for event in read_all(lane.kafka, topic) if poison_kind(event)
-    }
+    poison = {(event.partition(), event.offset()): event for event in read_all(lane.kafka, topic) if poison_kind(event)}
     seen = []
     for letter in read_all(lane.kafka, lane.dead_letters):
         headers = {name: value.decode() for name, value in letter.headers()}

@@ -47,12 +47,7 @@ def test_each_topic_has_a_name_of_its_own_and_the_partitions_asked_for(kafka, to
 
 
 def test_a_topic_that_nobody_made_is_not_made_on_demand(kafka):
-    assert (
-        AdminClient({"bootstrap.servers": kafka})
-        .list_topics("never-made", timeout=10)
-        .topics["never-made"]
-        .error
-    )
+    assert AdminClient({"bootstrap.servers": kafka}).list_topics("never-made", timeout=10).topics["never-made"].error
 
 
 def test_a_schema_goes_through_the_shared_registry(schema_registry):
@@ -90,10 +85,7 @@ def test_topics_and_schemas_and_addresses_outlive_down_and_up(stack):
     after = stack.up(schema_registry=True, quick_start=True).environment
 
     assert after == before
-    assert (
-        "kept"
-        in AdminClient({"bootstrap.servers": after["KAFKA_BOOTSTRAP_SERVERS"]}).list_topics(timeout=10).topics
-    )
+    assert "kept" in AdminClient({"bootstrap.servers": after["KAFKA_BOOTSTRAP_SERVERS"]}).list_topics(timeout=10).topics
     with SchemaRegistryClient({"url": after["SCHEMA_REGISTRY_URL"]}) as client:
         assert client.get_latest_version("kept-value").schema_id == schema_id
 
@@ -180,18 +172,14 @@ def test_three_brokers_lose_one_to_a_crash_and_go_on(tmp_path):
 
 def _runs(pid):
     try:
-        return (
-            psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        )  # in a container nobody may bury an orphan
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # in a container nobody may bury an orphan
     except psutil.NoSuchProcess:
         return False
 
 
 def _make_topic(bootstrap_servers, topic, **options):
     new = NewTopic(topic, num_partitions=1, **options)
-    admin = AdminClient(
-        {"bootstrap.servers": bootstrap_servers}
-    )  # a client collected early cancels its futures
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # a client collected early cancels its futures
     admin.create_topics([new])[topic].result(30)
 
 
@@ -204,9 +192,7 @@ def _produce(bootstrap_servers, topic, value):
 
 
 def _read_one(bootstrap_servers, topic):
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap_servers, "group.id": topic, "auto.offset.reset": "earliest"}
-    )
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": topic, "auto.offset.reset": "earliest"})
     try:
         consumer.subscribe([topic])
         message = consumer.poll(60)

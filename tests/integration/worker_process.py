@@ -61,9 +61,7 @@ class Samples:
     def total(self, name, **labels):
         """The sum of the series with this name and these labels."""
         return sum(
-            sample.value
-            for sample in self._samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+            sample.value for sample in self._samples if sample.name == name and labels.items() <= sample.labels.items()
         )
 
     def records(self, outcome=None, **labels):
@@ -92,6 +90,15 @@ class WorkerProcess:
             )
 
     @property
+    def pid(self):
+        return self._process.pid
+
+    @property
+    def lives(self):
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
     def log(self):
         """Everything it said."""
         return self._log.read_text(errors="replace")
@@ -109,7 +116,7 @@ class WorkerProcess:
     @property
     def port(self):
         """Of its probes, once it has started."""
-        return wait_until(lambda: self.said("started") or not self._lives(), "the worker to start")[0]["http_port"]
+        return wait_until(lambda: self.said("started") or not self.lives, "the worker to start")[0]["http_port"]
 
     def get(self, path):
         """(status, text) of an HTTP GET."""
@@ -141,7 +148,7 @@ class WorkerProcess:
 
         def met_or_dead():
             given = condition()
-            assert given or self._lives(), f"the worker ended with {self._process.returncode} before: {what}"
+            assert given or self.lives, f"the worker ended with {self._process.returncode} before: {what}"
             return given
 
         return wait_until(met_or_dead, what)
@@ -174,9 +181,6 @@ class WorkerProcess:
         """The end of the log."""
         lines = self.log.splitlines()[-LOG_TAIL_LINES:]
         return "\n  ".join([f"{self._log.name} (exit status {self._process.poll()}):", *lines])
-
-    def _lives(self):
-        return self._process.poll() is None
 
 
 @contextlib.contextmanager
