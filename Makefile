@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.8
 INSTALLED := .venv/.installed
+# Tests wait for brokers more than they compute; they share one broker however many run.
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-quick check stack stack-down bench docs format clean
@@ -23,7 +25,7 @@ demo: install ## the whole product in one process: no server, no configuration
 	$(BIN)/inference-worker demo
 
 test: install ## every test a Python-only machine can run, a real Kafka included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test-quick: install ## the tests that need no broker
 	$(BIN)/python -m pytest -m "not broker" -q
