@@ -2,7 +2,7 @@
 
 AppError
   StartupError     exit 2, nothing consumed          BadSettings, ModelMissing, ModelInvalid, SchemaMissing,
-                                                     SchemaIncompatible, BrokerRefused
+                                                     SchemaIncompatible, BrokerRefused, NotReachable
   RejectedRecord   dead-letter this row, carry on    DecodeFailed, OutputRefused
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, Aborted
   FatalError       exit 1, commit nothing new        ModelFailed, Fenced, DeliveryFailed, DeadLetterFlood,
@@ -75,6 +75,10 @@ class SchemaIncompatible(StartupError):
 
 class BrokerRefused(StartupError):
     """The broker cannot be reached or refuses us: authentication, TLS, topic, permission, group protocol."""
+
+
+class NotReachable(StartupError):
+    """Something the start needs does not answer; starting again later may help."""
 
 
 class RejectedRecord(AppError):

@@ -67,10 +67,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far one partition is behind."""
+    """How far one partition is behind; `seconds` is None while nothing is known of the records' age."""
 
     records: int
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
 from app.avro.resolution import reader_columns
 from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import Clock, SystemClock
-from app.errors import DecodeFailed, ModelMissing, SchemaIncompatible
+from app.errors import DecodeFailed, ModelMissing, NotReachable, SchemaIncompatible, SchemaRegistryUnavailable
 from app.kafka.checks import BrokerCheck, PipelineTopics
 from app.kafka.client_config import (
     ClientPolicy,
@@ -177,7 +177,7 @@ class _PipelineParts:
         pipeline = self._pipeline
         topics = OutputTopics(pipeline.output_topic, pipeline.dead_letter_topic, pipeline.output_partitioning)
         if delivery.transactional_id is None:
-            return AtLeastOnceSink(properties, source.consumer, topics, delivery, self._clock, watchdog)
+            return AtLeastOnceSink(properties, source, topics, delivery, self._clock, watchdog)
         return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
 
 
@@ -202,9 +202,11 @@ def _wire_format(
     registry = RegistrySchemas(
         RegistryPolicy(settings.schemas.registry_url, settings.schemas.registry_username, settings.schemas.password())
     )
-    schema_id = registry.output_id(
-        f"{pipeline.output_topic}-value", output.text, register=settings.schemas.auto_register
-    )
+    subject = f"{pipeline.output_topic}-value"
+    try:
+        schema_id = registry.output_id(subject, output.text, register=settings.schemas.auto_register)
+    except SchemaRegistryUnavailable as exc:
+        raise NotReachable(f"schema registry {exc}") from exc
     return ConfluentFraming(), registry, ConfluentFraming.header(schema_id)
 
 

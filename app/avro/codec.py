@@ -227,7 +227,9 @@ class DatumWriter:
         self.symbols = {
             item["name"]: symbols for item in schema.fields if (symbols := enum_symbols(item["type"])) is not None
         }
-        self._full_lists = {item["name"] for item in schema.fields if _takes_no_null_items(item["type"])}
+        full_lists = {item["name"] for item in schema.fields if _takes_no_null_items(item["type"])}
+        # taken apart once: asking Arrow for a schema's fields costs more than checking a column
+        self._expected = [(item.name, item.type, item.nullable, item.name in full_lists) for item in self.fields]
 
     def write(self, columns: Mapping[str, pa.Array], rows: int) -> list[bytes]:
         """One framed datum per row.
@@ -237,19 +239,19 @@ class DatumWriter:
         take: the codec would write such a null as zero.
         """
         arrays = self._framing.columns(self._header, rows)
-        for item in self.fields:
-            column = columns.get(item.name)
+        for name, kind, nullable, full_list in self._expected:
+            column = columns.get(name)
             if column is None:
-                raise ValueError(f"{item.name}: no column")
-            if column.type != item.type:
-                raise ValueError(f"{item.name}: {column.type}, the field is {item.type}")
+                raise ValueError(f"{name}: no column")
+            if column.type != kind:
+                raise ValueError(f"{name}: {column.type}, the field is {kind}")
             if len(column) != rows:
-                raise ValueError(f"{item.name}: {len(column)} rows, not {rows}")
-            nulls = 0 if item.nullable else column.null_count
-            if item.name in self._full_lists:
+                raise ValueError(f"{name}: {len(column)} rows, not {rows}")
+            nulls = 0 if nullable else column.null_count
+            if full_list:
                 nulls += column.flatten().null_count
             if nulls:
-                raise ValueError(f"{item.name}: {nulls} nulls in a field that takes none")
+                raise ValueError(f"{name}: {nulls} nulls in a field that takes none")
             arrays.append(column)
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._arrow)
         datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()

@@ -133,7 +133,7 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
     if delivery.transactional_id is None:
         properties |= {
             "message.timeout.ms": 0,  # retries in order, for as long as it takes
-            "linger.ms": 0.5,  # a batch takes about that long to queue; without it requests of a few records go out
+            "linger.ms": 0,  # 0.5 cost 1 ms of latency (timer granularity) and gained nothing under load
         }
     else:
         timeout_ms = int(delivery.transaction_timeout_s * 1000)

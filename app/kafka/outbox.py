@@ -18,6 +18,7 @@ from app.errors import BrokerUnavailable, DeliveryFailed
 from app.records import DeadLetter, Predictions
 
 ASK_TIMEOUT_S = 5.0
+FULL_WAIT_S = 0.01
 _HASHED = -1  # librdkafka's "let the partitioner choose"
 _PASSING = {  # undelivered because of time or because we took them back: the transaction is done again
     KafkaError._MSG_TIMED_OUT,  # noqa: SLF001 - the client's names
@@ -60,8 +61,8 @@ class Outbox:
         self._partition_counts: dict[str, int] = {}
 
     def has_room(self) -> bool:
-        """Whether the queue is below its bound; serves callbacks."""
-        self.producer.poll(0)
+        """Whether the queue is below its bound; serves callbacks, for a while if it is not."""
+        self.producer.poll(0 if self._queued_bytes < self._max_queued_bytes else FULL_WAIT_S)
         if self._queued_bytes >= self._max_queued_bytes and not len(self.producer):
             self._queued_bytes = 0
         return self._queued_bytes < self._max_queued_bytes

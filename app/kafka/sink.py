@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.clock import Clock
 from app.errors import DeliveryFailed
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics
+from app.kafka.source import KafkaSource
 from app.kafka.watchdog import Watchdog
 from app.records import DeadLetter, Predictions, TopicPartition
 
@@ -23,13 +24,13 @@ class AtLeastOnceSink:
     def __init__(
         self,
         properties: Properties,
-        consumer: Consumer,
+        source: KafkaSource,
         topics: OutputTopics,
         policy: DeliveryPolicy,
         clock: Clock,
         watchdog: Watchdog,
     ) -> None:
-        self._consumer, self._policy, self._clock, self._watchdog = consumer, policy, clock, watchdog
+        self._source, self._policy, self._clock, self._watchdog = source, policy, clock, watchdog
         self._outbox = Outbox(Producer(properties), topics, policy.max_queued_bytes)
         self._log = structlog.get_logger()
         self._safe: dict[TopicPartition, int] = {}
@@ -51,7 +52,7 @@ class AtLeastOnceSink:
         overdue = self._clock.monotonic() - self._last_commit >= self._policy.commit_interval_s
         if not self._drained(overdue):
             return False
-        self._safe |= offsets
+        self._safe = {**self._source.take_failed_commits(), **self._safe, **offsets}
         if overdue:
             self._commit(asynchronous=True)
         return True
@@ -108,9 +109,9 @@ class AtLeastOnceSink:
         partitions = [ClientPartition(*source, offset) for source, offset in self._safe.items()]
         try:
             if asynchronous:
-                self._consumer.commit(offsets=partitions, asynchronous=True)
+                self._source.consumer.commit(offsets=partitions, asynchronous=True)
             else:
-                self._consumer.commit(offsets=partitions, asynchronous=False)
+                self._source.consumer.commit(offsets=partitions, asynchronous=False)
         except KafkaException as exc:
             # the group has moved on or the broker is away: the records are read again
             self._log.warning("offsets_not_committed", error=str(exc))

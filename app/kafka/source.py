@@ -32,7 +32,9 @@ class KafkaSource:
         self._topics, self._watchdog = list(topics), watchdog
         self._listener: AssignmentListener | None = None
         self._log = structlog.get_logger().bind(group=properties["group.id"])
-        self._consumer = Consumer({**properties, "error_cb": self._on_error})
+        self._starts_at_the_beginning = properties["auto.offset.reset"] == "earliest"
+        self._failed_commits: dict[TopicPartition, int] = {}
+        self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
         self._owned: set[TopicPartition] = set()
         self._gave_up_some = False  # during the current poll
         self._paused = False
@@ -118,14 +120,23 @@ class KafkaSource:
         return ends
 
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where the group stands in these partitions; those it does not know are absent."""
+        """Where the group stands, or will start, in these partitions; those not known are absent."""
         if not sources:
             return {}
         try:
             found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
         except KafkaException:
             return {}  # asked again at the next pulse
-        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+        starts = {TopicPartition(p.topic, p.partition): p.offset for p in found}
+        for source in [source for source, offset in starts.items() if offset < 0]:
+            low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), cached=True)
+            starts[source] = low if self._starts_at_the_beginning else high
+        return {source: offset for source, offset in starts.items() if offset >= 0}
+
+    def take_failed_commits(self) -> dict[TopicPartition, int]:
+        """Offsets of owned partitions whose asynchronous commit failed since the last call."""
+        failed, self._failed_commits = self._failed_commits, {}
+        return {source: offset for source, offset in failed.items() if source in self._owned}
 
     def close(self) -> None:
         """Leave the group. Records not yet committed are read again by whoever gets their partitions."""
@@ -172,6 +183,11 @@ class KafkaSource:
         if self._listener is None:
             raise RuntimeError("callbacks come only after subscribe")
         return self._listener
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        if error is not None:
+            self._log.warning("offsets_not_committed", code=error.name(), message=error.str())
+            self._failed_commits |= {TopicPartition(p.topic, p.partition): p.offset for p in partitions}
 
     def _on_error(self, error: KafkaError) -> None:
         self._log.warning("broker_error", code=error.name(), message=error.str())

@@ -5,7 +5,7 @@ at-least-once), never what an aborted transaction produced; `inference_batches_t
 and the batch histograms count work done, committed or not.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ TABLE = (
     ),
     MetricSpec(
         "inference_lag_seconds", "gauge", "seconds", ("topic", "partition"),
-        "Age of the oldest unfinished record, by its own timestamp; 0 when there is none.",
+        "Age of the oldest unfinished record, by its own timestamp; 0 when there is none, absent while unknown.",
     ),
     MetricSpec(
         "inference_transactions_total", "counter", "transactions", ("result",),
@@ -102,7 +102,7 @@ TABLE = (
     ),
 )  # fmt: skip
 
-_LAG = ("inference_lag_records", "inference_lag_seconds")
+_LagSeries = tuple[str, TopicPartition]  # metric name and the partition it is about
 
 CAPACITY_SMOOTHING = 0.3  # weight of the newest second; a handful of seconds settle it
 
@@ -151,7 +151,7 @@ class PipelineObserver:
     def __init__(self, metrics: Metrics, pipeline: str) -> None:
         self._metrics, self._pipeline = metrics, pipeline
         self._counters, self._gauges, self._histograms = metrics.counters, metrics.gauges, metrics.histograms
-        self._exported: set[TopicPartition] = set()
+        self._exported: set[_LagSeries] = set()
 
     def batch_scored(self, fact: BatchScored) -> None:
         """A batch went through the model."""
@@ -195,23 +195,25 @@ class PipelineObserver:
 
     def revoked(self, sources: Set[TopicPartition]) -> None:
         """Export nothing any more about these partitions."""
-        self._remove_lag(sources)
+        self._remove_lag({series for series in self._exported if series[1] in sources})
 
     def pulse(self, fact: Pulse) -> None:
         """The loop's state, about once a second."""
         self._metrics.busy(self._pipeline, fact.busy_ratio, fact.records_per_second)
         self._gauges["inference_buffered_bytes"].labels(self._pipeline).set(fact.buffered_bytes)
-        self._remove_lag(self._exported - fact.lag.keys())
-        for source, lag in fact.lag.items():
-            for name, value in zip(_LAG, (lag.records, lag.seconds), strict=True):
-                self._gauges[name].labels(source.topic, str(source.partition)).set(value)
-        self._exported.update(fact.lag)
+        values: dict[_LagSeries, float] = {("inference_lag_records", at): lag.records for at, lag in fact.lag.items()}
+        values |= {
+            ("inference_lag_seconds", at): lag.seconds for at, lag in fact.lag.items() if lag.seconds is not None
+        }
+        self._remove_lag(self._exported - values.keys())
+        for (name, at), value in values.items():
+            self._gauges[name].labels(at.topic, str(at.partition)).set(value)
+        self._exported.update(values)
 
-    def _remove_lag(self, sources: Iterable[TopicPartition]) -> None:
-        for source in self._exported.intersection(sources):
-            for name in _LAG:
-                self._gauges[name].remove(source.topic, str(source.partition))
-            self._exported.discard(source)
+    def _remove_lag(self, series: Set[_LagSeries]) -> None:
+        for name, at in series:
+            self._gauges[name].remove(at.topic, str(at.partition))
+        self._exported -= series
 
 
 def metrics_page() -> str:

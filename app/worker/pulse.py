@@ -64,8 +64,8 @@ class PulseMeter:
     def _lag(self) -> dict[TopicPartition, Lag]:
         """Records: from the first unfinished one to the end. Seconds: the age of that first one.
 
-        While nothing of a lagging partition has been fetched, the age of the last finished one stands in;
-        a partition of which neither is known is left out.
+        While nothing of a lagging partition has been taken, the age of the last finished one stands in, and
+        where there is none the age is not known. A partition whose end or start is not known is left out.
         """
         first = self._tracker.restart_points()
         oldest_ms = self._tracker.oldest_ms()
@@ -84,6 +84,7 @@ class PulseMeter:
             since_ms = oldest_ms.get(source, self._tracker.last_finished_ms(source))
             if not behind:
                 lag[source] = Lag(0, 0.0)
-            elif since_ms is not None:
-                lag[source] = Lag(behind, max(0, self._clock.now_ms() - since_ms) / 1000)
+            else:
+                age_s = None if since_ms is None else max(0, self._clock.now_ms() - since_ms) / 1000
+                lag[source] = Lag(behind, age_s)
         return lag

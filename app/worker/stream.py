@@ -111,13 +111,12 @@ class StreamWorker:
         try:
             if now < self._not_before or not self._sink.recovered():
                 self._only_serve_callbacks()
-                self._settle()  # what was delivered before must not wait, or its transaction would time out
-                return
-            self._apply_rewind()
-            self._take_in()
-            self._start_scoring()
-            self._collect()
-            self._settle()
+            else:
+                self._apply_rewind()
+                self._take_in()
+                self._start_scoring()
+                self._collect()
+            self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
         except SchemaRegistryUnavailable as exc:
             self._back_off(exc)  # the held batch is submitted again
         except TransientError as exc:
@@ -231,7 +230,8 @@ class StreamWorker:
         self._full_since = self._full_since or now
         if now - self._full_since >= PAUSE_AFTER_S or self._stopping.is_set():
             self._source.pause()
-            self._add(self._source.poll(1, 0.0))
+            # scoring and a sink without room wait by themselves; acknowledgements of the last outputs do not
+            self._add(self._source.poll(1, ACK_WAIT_S if self._held is None else 0.0))
 
     def _back_off(self, why: Exception) -> None:
         self._log.warning("backing_off", seconds=self._backoff_s, error=type(why).__name__, reason=str(why))
