@@ -124,5 +124,5 @@ def test_client_properties_of_the_command_line_win():
         "linger.ms": "7",
         "acks": "all",
         "log_level": 2,
-        "sasl.password": "a=b",
+        "sasl.password": "a=b",  # pragma: allowlist secret
     }
