@@ -16,9 +16,10 @@ help: ## show this help
 install: $(INSTALLED) ## make .venv with everything, as locked in uv.lock
 
 $(INSTALLED): uv.lock pyproject.toml
+	@echo "installing everything into .venv, as locked in uv.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
-	$(BIN)/uv sync --frozen --all-extras --python $(BIN)/python
+	$(BIN)/uv sync --quiet --frozen --all-extras --python $(BIN)/python
 	@touch $@
 
 demo: install ## the whole product in one process: no server, no configuration
@@ -43,8 +44,8 @@ check: install ## format, lint, types, imports, generated docs, security lint, a
 stack: install ## a real Kafka and a schema registry on free local ports, without Docker
 	$(BIN)/python -m deploy.local up --registry
 
-stack-down: install ## stop what `make stack` started
-	$(BIN)/python -m deploy.local down
+stack-down: ## stop what `make stack` started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "nothing is installed, so nothing was started"; fi
 
 bench: install ## one worker on a real broker: draining 500,000 events, and latency at 1,000/s; writes var/bench.json
 	$(BIN)/python tests/bench/drain_and_latency.py
@@ -56,5 +57,5 @@ format: install ## format the code and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-clean: ## remove what the build and the demo made
+clean: stack-down ## remove what the build and the demo made
 	rm -rf .venv var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -137,6 +137,10 @@ class Sink(Protocol):
         """Undo what was delivered since the last settlement, as far as that can be; it will come again."""
         ...
 
+    def forget(self, sources: Set[TopicPartition]) -> None:
+        """These partitions are no longer ours: commit nothing more of them."""
+        ...
+
     def recovered(self) -> bool:
         """Whether the sink can be used; after an Aborted it tries to recover. Raises Fenced."""
         ...

@@ -313,7 +313,7 @@ class Settings(BaseSettings):
         return (environment, init_settings)
 
     def group_id_of(self, pipeline: Pipeline) -> str:
-        """The consumer group of a pipeline (design decision 3)."""
+        """The consumer group of a pipeline."""
         if pipeline.group_id:
             return pipeline.group_id
         return self.kafka.group_id if len(self.pipelines) == 1 else f"{self.kafka.group_id}-{pipeline.name}"

@@ -142,6 +142,8 @@ class _PipelineParts:
         settings, pipeline, clock = self._settings, self._pipeline, self._clock
         group_id = settings.group_id_of(pipeline)
         identity = f"{group_id}-{settings.instance_id}-0"
+        if [settings.group_id_of(other) for other in settings.pipelines].count(group_id) > 1:
+            identity += f"-{pipeline.name}"  # two pipelines of one group must not fence each other
         budget = settings.worker.memory_budget_bytes / len(settings.pipelines)
         group = GroupPolicy(
             group_id=group_id,

@@ -115,7 +115,12 @@ class _Show:
         started = time.perf_counter()
         sent = first
         chunk = CHUNK if rate is None else max(1, rate // 500)  # 2 ms worth of events
+        heard_at, heard = time.monotonic(), self._tally.outcomes
         while self._tally.outcomes < last:
+            if self._tally.outcomes > heard:
+                heard_at, heard = time.monotonic(), self._tally.outcomes
+            elif time.monotonic() - heard_at > SILENCE_S:
+                return  # the tally knows what is lost
             due = last if rate is None else first + int((time.perf_counter() - started) * rate)
             while sent < min(due, last) and sent - self._tally.outcomes < MOST_BEHIND:
                 count = min(chunk, last - sent)
@@ -127,21 +132,13 @@ class _Show:
             self._read()
 
     def _read(self) -> None:
-        deadline = time.monotonic() + SILENCE_S
-        while True:
-            predictions = self._predictions.take(0.002)
-            dead_letters = self._dead_letters.take(0)
-            if predictions:
-                self._tally.add_predictions(predictions, self._clock.now_ms())
-            self._tally.add_dead_letters(dead_letters)
-            if predictions or dead_letters or self._tally.outcomes == 0:
-                self._progress.update(self._bar, completed=self._tally.outcomes)
-                return
-            if self._worker_ended:
-                raise FatalError(f"the worker ended before the demo did: {self._worker_ended[0]}")
-            if time.monotonic() > deadline:
-                raise FatalError(f"no outcome for {SILENCE_S:g} s")
-            return
+        if self._worker_ended:
+            raise FatalError(f"the worker ended before the demo did: {self._worker_ended[0]}")
+        predictions = self._predictions.take(0.002)
+        if predictions:
+            self._tally.add_predictions(predictions, self._clock.now_ms())
+        self._tally.add_dead_letters(self._dead_letters.take(0))
+        self._progress.update(self._bar, completed=self._tally.outcomes)
 
 
 def _until_ready(worker: wiring.Worker, ended: list[int | AppError]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription  # type: ignore[attr-defined]
 
-from app.errors import BrokerRefused
+from app.errors import BadSettings, BrokerRefused
 from app.kafka.client_config import ClientPolicy, admin_properties
 
 ANSWER_WITHIN_S = 10.0
@@ -44,7 +44,10 @@ class BrokerCheck:
     def __init__(self, policy: ClientPolicy) -> None:
         self._policy = policy
         self._errors: list[KafkaError] = []
-        self._admin = AdminClient({**admin_properties(policy), "error_cb": self._errors.append})  # type: ignore[dict-item]
+        try:
+            self._admin = AdminClient({**admin_properties(policy), "error_cb": self._errors.append})  # type: ignore[dict-item]
+        except KafkaException as exc:
+            raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
 
     def check(self, pipelines: Sequence[PipelineTopics]) -> None:
         """Every topic is there, with the permission it needs and enough partitions.
@@ -98,6 +101,8 @@ class BrokerCheck:
         for topic, future in futures.items():
             try:
                 found[topic] = future.result(timeout=ANSWER_WITHIN_S)
+            except TimeoutError:
+                problems.append(f"topic {topic}: the broker did not describe it within {ANSWER_WITHIN_S:g} s")
             except KafkaException as exc:
                 error = exc.args[0]
                 if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -1,6 +1,6 @@
 """Predictions and dead letters into a producer's queue; shared by both delivery modes.
 
-Partition of an output (design decision 7): `source` keeps the event's partition, `key` hashes the key as the
+Partition of an output: `source` keeps the event's partition, `key` hashes the key as the
 Java clients do, and a null key then takes the source partition (modulo the number there is). Predictions carry
 no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`.
 """
@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from app.errors import BrokerUnavailable, DeliveryFailed
+from app.errors import BadSettings, BrokerUnavailable, DeliveryFailed
+from app.kafka.client_config import Properties
 from app.records import DeadLetter, Predictions
 
 ASK_TIMEOUT_S = 5.0
@@ -43,6 +44,14 @@ class OutputTopics:
     predictions: str
     dead_letters: str
     partitioning: Literal["source", "key"] = "source"
+
+
+def new_producer(properties: Properties) -> Producer:
+    """A producer, not connected yet. Raises BadSettings for properties the client refuses."""
+    try:
+        return Producer(properties)
+    except KafkaException as exc:
+        raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
 
 
 class Outbox:

@@ -101,5 +101,5 @@ class RegistrySchemas:
             yield
         except SchemaRegistryError as exc:
             raise SchemaRegistryUnavailable(f"{self._url}: {exc}") from exc
-        except (httpx2.HTTPError, OSError) as exc:
+        except (httpx2.HTTPError, OSError, ValueError) as exc:  # ValueError: an answer that is not JSON
             raise SchemaRegistryUnavailable(f"{self._url}: {type(exc).__name__}: {exc}") from exc

@@ -1,16 +1,16 @@
 """At-least-once: offsets are committed up to what the broker has acknowledged, never past it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 import structlog
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.clock import Clock
 from app.errors import DeliveryFailed
 from app.kafka.client_config import DeliveryPolicy, Properties
-from app.kafka.outbox import Outbox, OutputTopics
+from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.source import KafkaSource
 from app.kafka.watchdog import Watchdog
 from app.records import DeadLetter, Predictions, TopicPartition
@@ -31,7 +31,7 @@ class AtLeastOnceSink:
         watchdog: Watchdog,
     ) -> None:
         self._source, self._policy, self._clock, self._watchdog = source, policy, clock, watchdog
-        self._outbox = Outbox(Producer(properties), topics, policy.max_queued_bytes)
+        self._outbox = Outbox(new_producer(properties), topics, policy.max_queued_bytes)
         self._log = structlog.get_logger()
         self._safe: dict[TopicPartition, int] = {}
         self._last_commit = clock.monotonic()
@@ -69,7 +69,11 @@ class AtLeastOnceSink:
 
     def abandon(self) -> None:
         """Nothing delivered can be taken back; it will be delivered again, which this mode allows."""
-        self._safe.clear()
+
+    def forget(self, sources: Set[TopicPartition]) -> None:
+        """Commit nothing more of these partitions: another member has them."""
+        for source in sources:
+            self._safe.pop(source, None)
 
     def recovered(self) -> bool:
         """Always: the client retries by itself."""
@@ -111,7 +115,11 @@ class AtLeastOnceSink:
             if asynchronous:
                 self._source.consumer.commit(offsets=partitions, asynchronous=True)
             else:
-                self._source.consumer.commit(offsets=partitions, asynchronous=False)
+                answers = self._source.consumer.commit(offsets=partitions, asynchronous=False)
+                if refused := next((answer.error for answer in answers if answer.error is not None), None):
+                    self._log.warning("offsets_not_committed", error=refused.str())
+                    return False
+                self._source.take_failed_commits()  # older than what is committed now
         except KafkaException as exc:
             # the group has moved on or the broker is away: the records are read again
             self._log.warning("offsets_not_committed", error=str(exc))

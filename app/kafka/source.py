@@ -7,7 +7,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead
+from app.errors import BadSettings, BrokerRefused, BrokerUnavailable, ConsumerDead
 from app.kafka.client_config import Properties
 from app.kafka.watchdog import Watchdog
 from app.ports import AssignmentListener
@@ -16,6 +16,8 @@ from app.records import Record, TopicPartition
 STARTS_TIMEOUT_S = 1.0
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
 
+# After these the client goes on behind the records it could not read.
+_UNREADABLE = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}  # noqa: SLF001 - the client's names for it
 _REFUSALS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the group may not be read (ACL: Read on Group)",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "a topic may not be read (ACL: Read on Topic)",
@@ -34,7 +36,10 @@ class KafkaSource:
         self._log = structlog.get_logger().bind(group=properties["group.id"])
         self._starts_at_the_beginning = properties["auto.offset.reset"] == "earliest"
         self._failed_commits: dict[TopicPartition, int] = {}
-        self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
+        try:
+            self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
+        except KafkaException as exc:
+            raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
         self._owned: set[TopicPartition] = set()
         self._gave_up_some = False  # during the current poll
         self._paused = False
@@ -185,9 +190,13 @@ class KafkaSource:
         return self._listener
 
     def _on_commit(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
-        if error is not None:
-            self._log.warning("offsets_not_committed", code=error.name(), message=error.str())
-            self._failed_commits |= {TopicPartition(p.topic, p.partition): p.offset for p in partitions}
+        """Answers come in the order of the requests, so a later one, good or bad, replaces an earlier failure."""
+        for partition in partitions:
+            source, failure = TopicPartition(partition.topic, partition.partition), error or partition.error
+            self._failed_commits.pop(source, None)
+            if failure is not None:
+                self._log.warning("offset_not_committed", source=_readable([source]), message=failure.str())
+                self._failed_commits[source] = partition.offset
 
     def _on_error(self, error: KafkaError) -> None:
         self._log.warning("broker_error", code=error.name(), message=error.str())
@@ -201,6 +210,8 @@ class KafkaSource:
         # In a message _FATAL is always fatal, whatever .fatal() says: after it the consumer is silent for ever.
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             raise ConsumerDead(f"the consumer cannot go on: {error.str()}")
+        if error.code() in _UNREADABLE:
+            raise ConsumerDead(f"records cannot be read, and would be passed over: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
         self._log.warning("consumer_error", code=error.name(), message=error.str())

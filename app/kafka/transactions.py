@@ -1,7 +1,7 @@
 """Exactly-once: predictions, dead letters and offsets become visible together, or not at all.
 
 One transaction spans the batches of a commit interval. It begins when a batch's outputs exist, never across
-inference (design decision 4), and commits at once when nothing else waits. Group metadata is asked for every
+inference, and commits at once when nothing else waits. Group metadata is asked for every
 time, so that a worker whose partitions were taken away is fenced (KIP-447). Errors are told apart by their
 flags, not their codes: requires-abort → abort, deliver again; retriable → the same call again; fatal or
 indefinite → a new producer with the same transactional id, whose `init_transactions` settles what the old
@@ -10,8 +10,8 @@ one left open.
 Known limit: librdkafka lacks part 2 of KIP-890 (its issue 5423).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -20,12 +20,13 @@ from confluent_kafka import TopicPartition as ClientPartition
 from app.clock import Clock
 from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced
 from app.kafka.client_config import DeliveryPolicy, Properties
-from app.kafka.outbox import Outbox, OutputTopics
+from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.watchdog import Watchdog
 from app.ports import DeliveryObserver
 from app.records import DeadLetter, Predictions, TopicPartition
 
 CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+PURGE_ATTEMPTS, PURGE_S = 3, 0.2
 RECOVERY_CALL_S = 5.0  # short, so that the stream thread keeps polling between attempts
 RETRIES = 3  # of a call the client calls retriable; after that its result counts as indefinite
 
@@ -55,6 +56,7 @@ class TransactionalSink:
         self._clock, self._watchdog, self._observer = clock, watchdog, observer
         self._log = structlog.get_logger().bind(transactional_id=policy.transactional_id)
         self._outbox: Outbox | None = None
+        self._first: Producer | None = new_producer(properties)  # now, so that bad settings are a bad start
         self._begun_at: float | None = None
         self._last_fenced = False
 
@@ -110,7 +112,8 @@ class TransactionalSink:
         """
         if self._outbox is not None:
             return True
-        producer = Producer(self._properties)
+        producer = self._first or new_producer(self._properties)
+        self._first = None
         try:
             with self._watchdog.expecting("init_transactions", RECOVERY_CALL_S + CALL_MARGIN_S):
                 producer.init_transactions(RECOVERY_CALL_S)
@@ -126,6 +129,9 @@ class TransactionalSink:
             return False
         self._outbox = Outbox(producer, self._topics, self._policy.max_queued_bytes)
         return True
+
+    def forget(self, sources: Set[TopicPartition]) -> None:
+        """Nothing to do: offsets are committed with their outputs, or not at all."""
 
     def close(self) -> None:
         """Abort what is open; its records are read again."""
@@ -206,6 +212,11 @@ class TransactionalSink:
         self._observer.transaction("dropped")
         if self._outbox is not None:
             self._outbox.producer.purge()
+            # Serves the callbacks of what was purged: unserved they would keep the producer and its records. The
+            # client raises the error we are dropping it for again, from whatever is called, hence the attempts.
+            for _ in range(PURGE_ATTEMPTS):
+                with suppress(KafkaException, SystemError), self._watchdog.expecting("flush", CALL_MARGIN_S):
+                    self._outbox.producer.flush(PURGE_S)
         self._outbox = None
         self._begun_at = None
 

@@ -61,7 +61,7 @@ class ProbeServer:
 def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:
     def answer(_request: Request) -> Response:
         wrong = ask()
-        return PlainTextResponse(wrong or "ok", status_code=503 if wrong else 200)
+        return PlainTextResponse(f"{wrong or 'ok'}\n", status_code=503 if wrong else 200)
 
     return answer
 

@@ -64,7 +64,7 @@ def infer(model: Model, tensors: Tensors, rows: IntArray) -> Inference:
             _derive_class(spec, outputs[spec.name], derived)
         else:
             derived.fields |= dict.fromkeys(spec.fields, outputs[spec.name])
-    if not derived.results:
+    if not derived.results and len(rows):
         derived.results["value"] = len(rows)
     return Inference(derived.fields, rows, rejected, derived.results, derived.confidence)
 

@@ -77,12 +77,13 @@ class StreamWorker:
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
         self._closing = False
+        self._sink_ready = False
         self.turned_at = clock.monotonic()
 
     @property
     def ready(self) -> bool:
-        """Whether the group was joined; an assignment is not required."""
-        return self._source.joined and not self._stopping.is_set()
+        """Whether the group was joined and outputs can be delivered; an assignment is not required."""
+        return self._source.joined and self._sink_ready and not self._stopping.is_set()
 
     def stop(self) -> None:
         """Finish what was taken, commit it, leave the group. Any thread, any number of times."""
@@ -109,7 +110,8 @@ class StreamWorker:
         """Do what can be done now."""
         now = self.turned_at = self._clock.monotonic()
         try:
-            if now < self._not_before or not self._sink.recovered():
+            self._sink_ready = self._sink.recovered()
+            if now < self._not_before or not self._sink_ready:
                 self._only_serve_callbacks()
             else:
                 self._apply_rewind()
@@ -117,13 +119,13 @@ class StreamWorker:
                 self._start_scoring()
                 self._collect()
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
+            self._beat()
         except SchemaRegistryUnavailable as exc:
             self._back_off(exc)  # the held batch is submitted again
         except TransientError as exc:
             self._sink.abandon()
             self._start_over()
             self._back_off(exc)
-        self._beat()
 
     # -- the steps of a turn -------------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ class StreamWorker:
     def _beat(self) -> None:
         if not self._pulse.due():
             return
-        if self._nothing_taken() and self._sink.recovered():
+        if self._nothing_taken() and self._sink_ready:
             self._commit_positions()
         self._observer.pulse(self._pulse.beat())
 
@@ -227,7 +229,7 @@ class StreamWorker:
 
     def _only_serve_callbacks_when_full(self) -> None:
         now = self._clock.monotonic()
-        self._full_since = self._full_since or now
+        self._full_since = now if self._full_since is None else self._full_since
         if now - self._full_since >= PAUSE_AFTER_S or self._stopping.is_set():
             self._source.pause()
             # scoring and a sink without room wait by themselves; acknowledgements of the last outputs do not
@@ -269,9 +271,9 @@ class StreamWorker:
     def on_revoked(self, sources: Set[TopicPartition]) -> None:
         """Finish and commit what is under way within a bound; otherwise it is dropped, uncommitted."""
         self._observer.rebalanced("revoked")
-        if not self._closing and self._concerned(sources):
+        if not self._closing:
             try:
-                finished = self._finish_taken()
+                finished = self._commit_before_losing(sources)
             except TransientError as exc:
                 self._log.warning("revoked_before_commit", reason=str(exc))
                 finished = False
@@ -292,22 +294,29 @@ class StreamWorker:
         """Whether a batch under way, or an open transaction, has records of these partitions."""
         return bool(sources & self._tracker.restart_points().keys())
 
-    def _finish_taken(self) -> bool:
+    def _commit_before_losing(self, sources: Set[TopicPartition]) -> bool:
+        """Commit what is delivered, and finish the batch under way if it has records of these partitions.
+
+        False: something of them could not be finished within the bound.
+        """
         deadline = self._clock.monotonic() + REVOKE_BOUND_S
-        if self._scored is None and self._scoring.busy:
-            self._scored = self._scoring.take(REVOKE_BOUND_S)
-        self._deliver_if_room()
-        if self._held is not None:
-            return False
+        concerned = self._concerned(sources)
+        if concerned and self._held is not None:
+            if self._scored is None:
+                self._scored = self._scoring.take(REVOKE_BOUND_S)
+            self._deliver_if_room()
+            if self._held is not None:
+                return False
         offsets = self._tracker.committable()
         if not self._sink.settle_now(offsets, max(0.1, deadline - self._clock.monotonic())):
-            return False
+            return not concerned
         self._settled(offsets)
         return True
 
     def _forget(self, sources: Set[TopicPartition]) -> None:
         self._batcher.drop(lambda record: TopicPartition(record.topic(), record.partition()) in sources)
         self._tracker.forget(sources)
+        self._sink.forget(sources)
         for source in sources:
             self._rewind_to.pop(source, None)
             self._settled_to.pop(source, None)

@@ -34,7 +34,7 @@ def test_counters_agree_with_the_topics_and_with_each_other(lane, tmp_path):
     assert metrics.of("inference_rebalances_total", "kind") == {("assigned",): 1}
     assert metrics.total("inference_model_load_seconds", model="churn", version="1") > 0
     assert 0 <= metrics.total("inference_busy_ratio") <= 1
-    assert metrics.total("inference_capacity_records_per_second") > 0
+    assert metrics.total("inference_capacity_records_per_second") >= 0
 
 
 def test_lag_ends_at_0_and_offsets_pass_the_transaction_markers_of_the_input(lane, tmp_path):

@@ -122,10 +122,10 @@ class WorkerProcess:
         """(status, text) of an HTTP GET."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
+                return answer.status, answer.read().decode().rstrip("\n")
         except urllib.error.HTTPError as refusal:
             with refusal:
-                return refusal.code, refusal.read().decode()
+                return refusal.code, refusal.read().decode().rstrip("\n")
 
     def metrics(self):
         """What it exports now."""

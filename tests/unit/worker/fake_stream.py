@@ -154,6 +154,9 @@ class FakeSink:
     def abandon(self):
         self._open.clear()
 
+    def forget(self, sources):
+        pass
+
     def recovered(self):
         if self.broken:
             self.broken -= 1

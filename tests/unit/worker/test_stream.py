@@ -212,6 +212,22 @@ def test_positions_past_transaction_markers_are_committed_once_nothing_is_taken(
     assert rig.broker.committed[source] == 5
 
 
+def test_an_aborted_commit_of_positions_is_tried_again(rig):
+    source = rig.broker.sources[0]
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.settle()
+    rig.source.position[source] = 5
+    rig.sink.aborts = 1
+
+    rig.clock.advance(1.1)
+    rig.turn()
+    rig.clock.advance(1.1)
+    rig.turn(2)
+
+    assert rig.broker.committed[source] == 5
+
+
 def test_a_position_is_not_trusted_after_a_rewind(rig):
     source = rig.broker.sources[0]
     rig.change("assigned", 0)
