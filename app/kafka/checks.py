@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription  # type: ignore[attr-defined]
 
-from app.errors import BadSettings, BrokerRefused
-from app.kafka.client_config import ClientPolicy, admin_properties
+from app.errors import BrokerRefused
+from app.kafka.client_config import ClientPolicy, admin_properties, settings_accepted
 
 ANSWER_WITHIN_S = 10.0
 ATTEMPT_S = 2.0
@@ -44,10 +44,8 @@ class BrokerCheck:
     def __init__(self, policy: ClientPolicy) -> None:
         self._policy = policy
         self._errors: list[KafkaError] = []
-        try:
+        with settings_accepted():
             self._admin = AdminClient({**admin_properties(policy), "error_cb": self._errors.append})  # type: ignore[dict-item]
-        except KafkaException as exc:
-            raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
 
     def check(self, pipelines: Sequence[PipelineTopics]) -> None:
         """Every topic is there, with the permission it needs and enough partitions.

@@ -1,8 +1,11 @@
 """Settings → librdkafka properties. The reasons for each value we fix are beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
+
+from confluent_kafka import KafkaException
 
 from app.errors import BadSettings
 
@@ -83,6 +86,15 @@ class DeliveryPolicy:
     transaction_timeout_s: float = 10.0
     compression: str = "none"
     max_queued_bytes: int = 32 * 1024 * 1024
+
+
+@contextmanager
+def settings_accepted() -> Iterator[None]:
+    """Around the making of a client: properties it refuses are BadSettings."""
+    try:
+        yield
+    except KafkaException as exc:
+        raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
 
 
 def admin_properties(policy: ClientPolicy) -> Properties:

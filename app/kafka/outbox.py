@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from app.errors import BadSettings, BrokerUnavailable, DeliveryFailed
-from app.kafka.client_config import Properties
+from app.errors import BrokerUnavailable, DeliveryFailed
+from app.kafka.client_config import Properties, settings_accepted
 from app.records import DeadLetter, Predictions
 
 ASK_TIMEOUT_S = 5.0
@@ -48,10 +48,8 @@ class OutputTopics:
 
 def new_producer(properties: Properties) -> Producer:
     """A producer, not connected yet. Raises BadSettings for properties the client refuses."""
-    try:
+    with settings_accepted():
         return Producer(properties)
-    except KafkaException as exc:
-        raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
 
 
 class Outbox:

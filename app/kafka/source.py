@@ -7,8 +7,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from app.errors import BadSettings, BrokerRefused, BrokerUnavailable, ConsumerDead
-from app.kafka.client_config import Properties
+from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead
+from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.watchdog import Watchdog
 from app.ports import AssignmentListener
 from app.records import Record, TopicPartition
@@ -36,10 +36,8 @@ class KafkaSource:
         self._log = structlog.get_logger().bind(group=properties["group.id"])
         self._starts_at_the_beginning = properties["auto.offset.reset"] == "earliest"
         self._failed_commits: dict[TopicPartition, int] = {}
-        try:
+        with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
-        except KafkaException as exc:
-            raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
         self._owned: set[TopicPartition] = set()
         self._gave_up_some = False  # during the current poll
         self._paused = False
