@@ -27,7 +27,7 @@ def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_leav
 
     with running_worker(settings[0], tmp_path / "a") as first, ThreadPoolExecutor(1) as background:
         first.wait_until_assigned()
-        sent = background.submit(shared.produce, 8_000, rate=1_000, poison=0.01)
+        sent = background.submit(shared.produce, 6_000, rate=1_000, poison=0.01)
         first.wait_until(lambda: owned(first) == {0, 1, 2, 3}, "the first worker to own all")
         with running_worker(settings[1], tmp_path / "b") as second:
             second.wait_until_ready()
@@ -35,16 +35,18 @@ def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_leav
                 lambda: len(owned(first)) == len(owned(second)) == 2 and not owned(first) & owned(second),
                 lambda: f"an equal share, now {owned(first)} and {owned(second)}",
             )
+            sent.result()
+            more = background.submit(shared.produce, 4_000, rate=1_000, poison=0.01, seed=8)
             second.wait_for_records(200)
             by_second = second.metrics()
             assert second.stop() == 0
         first.wait_until(lambda: owned(first) == {0, 1, 2, 3}, "the first worker to take over")
-        sent.result()
+        more.result()
         verdict = shared.verified()
         rebalances = first.metrics().of("inference_rebalances_total", "kind")
         assert first.stop() == 0
 
-    assert (verdict.inputs, verdict.predictions) == (8_000, 7_920)
+    assert (verdict.inputs, verdict.predictions) == (10_000, 9_900)
     assert by_second.records("predicted") >= 150
     assert rebalances[("revoked",)] >= 1
     assert ("lost",) not in rebalances
