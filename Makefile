@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick check stack stack-down bench docs format clean
+.PHONY: help install demo test test-quick check stack stack-down bench fuzz chaos docs format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ stack-down: ## stop what `make stack` started
 
 bench: install ## one worker on a real broker: draining 500,000 events, and latency at 1,000/s; writes var/bench.json
 	$(BIN)/python tests/bench/drain_and_latency.py
+
+fuzz: install ## a million mutated datums through the real decoders, in processes of their own
+	$(BIN)/python -m tests.fuzz.decoders --datums 1000000
+
+chaos: install ## 200 random faults over a million records; writes var/chaos.json and docs/RELIABILITY.md
+	$(BIN)/python -m tests.chaos.long_run
 
 docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
 	$(BIN)/python -m docs.generate

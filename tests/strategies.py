@@ -14,7 +14,8 @@ EXACT_LONGS = st.integers(-(2**53), 2**53)  # those that a double holds
 FLOATS = st.floats(width=32)
 SYMBOLS = ("basic", "standard", "premium", "gold")
 
-PRIMITIVES: dict[str, st.SearchStrategy[Any]] = {
+Primitives = dict[str, st.SearchStrategy[Any]]
+PRIMITIVES: Primitives = {
     "null": st.none(),
     "boolean": st.booleans(),
     "int": INTS,
@@ -24,6 +25,11 @@ PRIMITIVES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.text(max_size=8),
     "bytes": st.binary(max_size=8),
 }
+EXTREME: Primitives = PRIMITIVES | {
+    "int": st.one_of(st.sampled_from([-(2**31), 2**31 - 1]), INTS),
+    "long": st.one_of(st.sampled_from([-(2**63), 2**63 - 1, 2**53 + 1]), LONGS),
+    "string": st.one_of(st.text(max_size=8), st.just("long" * 5_000)),
+}
 COLUMN_NUMBERS = ("boolean", "int", "long", "float", "double", "string")
 LOGICAL = (
     {"type": "int", "logicalType": "date"},
@@ -32,25 +38,25 @@ LOGICAL = (
 )
 
 
-def data_of(node: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a case per kind of type
+def data_of(node: Any, primitives: Primitives = PRIMITIVES) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a case a type
     """Values of a type, as fastavro takes and gives them (logical types as plain numbers)."""
     if isinstance(node, list):
-        return st.one_of([data_of(branch) for branch in node])
+        return st.one_of([data_of(branch, primitives) for branch in node])
     kind = node["type"] if isinstance(node, dict) else node
     if isinstance(kind, (dict, list)):
-        return data_of(kind)
+        return data_of(kind, primitives)
     match kind:
         case "enum":
             return st.sampled_from(node["symbols"])
         case "fixed":
             return st.binary(min_size=node["size"], max_size=node["size"])
         case "array":
-            return st.lists(data_of(node["items"]), max_size=4)
+            return st.lists(data_of(node["items"], primitives), max_size=4)
         case "map":
-            return st.dictionaries(st.text(max_size=3), data_of(node["values"]), max_size=3)
+            return st.dictionaries(st.text(max_size=3), data_of(node["values"], primitives), max_size=3)
         case "record":
-            return st.fixed_dictionaries({item["name"]: data_of(item["type"]) for item in node["fields"]})
-    return PRIMITIVES[kind]
+            return st.fixed_dictionaries({item["name"]: data_of(item["type"], primitives) for item in node["fields"]})
+    return primitives[kind]
 
 
 @st.composite
@@ -133,7 +139,7 @@ def evolved(draw: st.DrawFn, writer: dict[str, Any]) -> dict[str, Any]:
     for item in writer["fields"]:
         if draw(st.integers(0, 5)) == 0:
             continue
-        field: dict[str, Any] = {"name": item["name"], "type": draw(_evolved_type(copy.deepcopy(item["type"])))}
+        field: dict[str, Any] = {"name": item["name"], "type": draw(evolved_types(copy.deepcopy(item["type"])))}
         if draw(st.integers(0, 3)) == 0:
             field |= {"name": f"renamed_{item['name']}", "aliases": ["unrelated", item["name"]]}
         fields.append(field)
@@ -146,7 +152,8 @@ def evolved(draw: st.DrawFn, writer: dict[str, Any]) -> dict[str, Any]:
 
 
 @st.composite
-def _evolved_type(draw: st.DrawFn, node: Any) -> Any:
+def evolved_types(draw: st.DrawFn, node: Any) -> Any:
+    """What a column of that type may become."""
     inner, nullable = node, False
     if isinstance(node, list):
         nullable, inner = True, next(branch for branch in node if branch != "null")
@@ -192,3 +199,74 @@ def mutated(draw: st.DrawFn, value: bytes, start: int) -> bytes:
             case "repeat":
                 body[at:at] = body[at : at + 8]
     return value[:start] + bytes(body)
+
+
+# ------------------------------------------------------------------------------------------ what claims to be a schema
+
+_KEYS = (
+    "type",
+    "name",
+    "fields",
+    "items",
+    "values",
+    "symbols",
+    "size",
+    "namespace",
+    "default",
+    "aliases",
+    "logicalType",
+)
+_WORDS = ("record", "array", "map", "enum", "fixed", "error", "null", "int", "long", "Event", "a.b", "", "\ud800", "..")
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.sampled_from((*_WORDS, 2**63, 10**400)),
+)
+
+
+def json_values() -> st.SearchStrategy[Any]:
+    """Any JSON, with the words and keys of Avro strewn in."""
+    keys = st.one_of(st.sampled_from(_KEYS), st.text(max_size=2))
+    return st.recursive(
+        _SCALARS,
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=5)),
+        max_leaves=12,
+    )
+
+
+def schema_like() -> st.SearchStrategy[dict[str, Any]]:
+    """Records that are schemas but for what is wrong with them here and there."""
+    odd = json_values()
+    node: st.SearchStrategy[Any] = st.deferred(
+        lambda: st.one_of(
+            st.sampled_from(["int", "null", "string", "bytes", "Event", "T"]),
+            st.lists(node, max_size=3),
+            odd,
+            st.fixed_dictionaries(
+                {"type": st.sampled_from(["record", "array", "map", "enum", "fixed", "int"])},
+                optional={
+                    "name": st.one_of(st.sampled_from(["T", "a.U"]), _SCALARS),
+                    "items": node,
+                    "values": node,
+                    "symbols": st.one_of(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3), odd),
+                    "size": _SCALARS,
+                    "fields": st.lists(field, max_size=2),
+                    "default": odd,
+                    "aliases": odd,
+                    "logicalType": _SCALARS,
+                },
+            ),
+        )
+    )
+    field = st.fixed_dictionaries(
+        {"name": st.one_of(st.sampled_from(["a", "b", "c"]), _SCALARS), "type": node},
+        optional={"default": odd, "aliases": odd},
+    )
+    return st.builds(
+        lambda fields, more: {"type": "record", "name": "Event", "fields": fields} | more,
+        st.lists(field, max_size=3),
+        st.dictionaries(st.sampled_from(("namespace", "aliases", "logicalType", "doc")), odd, max_size=1),
+    )

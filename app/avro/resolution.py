@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.avro.schemas import Node, Schema, enum_symbols, is_nullable, without_null
+from app.avro.schemas import Node, Schema, enum_symbols, has_null_items, is_nullable, without_null
 from app.errors import DecodeFailed, Reason
 
 _ARROW = {
@@ -41,6 +41,7 @@ _PROMOTIONS = {
     "string": {"string"},
 }
 _INT32 = np.iinfo(np.int32)
+_NULL_ITEMS = {"items": "nullable"}  # Arrow's own flag would make two types of what is converted into one another
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -71,10 +72,19 @@ def arrow_type(node: Node) -> pa.DataType | None:
 
 def reader_columns(reader: Schema) -> pa.Schema:
     """The columns every decoder of this reader schema gives, whatever the writer's version."""
-    fields = [(item, arrow_type(item["type"])) for item in reader.fields]
+    fields = [(item["name"], item["type"], arrow_type(item["type"])) for item in reader.fields]
     return pa.schema(
-        [pa.field(item["name"], kind, is_nullable(item["type"])) for item, kind in fields if kind is not None]
+        [
+            pa.field(name, kind, is_nullable(node), _NULL_ITEMS if has_null_items(node) else None)
+            for name, node, kind in fields
+            if kind is not None
+        ]
     )
+
+
+def may_have_null_items(column: pa.Field) -> bool:
+    """Whether this one of `reader_columns` is of arrays in which an item may be null."""
+    return bool(column.metadata)
 
 
 def no_columns(reader: Schema) -> pa.RecordBatch:
@@ -161,6 +171,8 @@ class _Default:
 
     def __init__(self, item: dict[str, Any], kind: pa.DataType) -> None:
         value = item["default"]
+        if isinstance(value, list) and None in value and not has_null_items(item["type"]):
+            raise _unresolved(f"{item['name']!r}: default {value!r} is not of its type")
         try:
             symbols = enum_symbols(item["type"])
             if symbols is not None:

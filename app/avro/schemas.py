@@ -1,8 +1,9 @@
 """Avro schemas: the gate every schema passes, their fingerprints, and the directory they are read from.
 
 The gate refuses what would hurt a decoder: recursive types (a 5 kB datum can exhaust the stack), arrays of
-items that take no bytes (6 bytes can claim 200 million of them), and schemas of absurd size. A schema that
-passes is `inlined`: a tree without references in which every named type has a name of its own.
+items that take no bytes (6 bytes can claim 200 million of them) or hardly any for what they consist of, and
+schemas of absurd size. A schema that passes is `inlined`: a tree without references in which every named type
+has a name of its own.
 """
 
 import json
@@ -17,12 +18,18 @@ from app.errors import DecodeFailed, Reason, SchemaIncompatible, SchemaMissing
 
 MAX_SCHEMA_BYTES = 262_144
 MAX_NODES = 4_096  # named types may be referred to many times; the inlined tree must stay small
+MAX_NAMES = 65_536  # enum symbols and aliases in that tree, copied with each reference to their type
 MAX_DEPTH = 32
+# Parts of an array's or map's item that take no bytes (records, nulls), for each byte the item takes at the least:
+# 1 MB of records of a boolean and 4,000 nulls would keep a decoder busy for minutes.
+MAX_IDLE_PARTS = 16
+MAX_MESSAGE = 500  # characters of a refusal: it may quote all of a schema, and a thousand of them are remembered
 FINGERPRINT_BYTES = 8
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 # The logical types that mean something here; the specification tells readers to ignore all others.
 _LOGICAL_TYPES = {"int": {"date"}, "long": {"timestamp-millis", "timestamp-micros"}}
+_LEAST_BYTES = {"null": 0, "float": 4, "double": 8}  # of all others one: a number, a length, a block count
 
 Node = dict[str, Any] | list[Any]
 
@@ -61,7 +68,7 @@ def parse(text: str) -> Schema:
             raise _refused("the top level must be a record")
         canonical = fastavro.schema.to_parsing_canonical_form(fastavro.schema.parse_schema(raw))
         fingerprint = bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as exc:
         raise _refused(f"not a valid Avro schema: {type(exc).__name__}: {exc}") from exc
     except fastavro.schema.SchemaParseException as exc:
         raise _refused(f"not a valid Avro schema: {exc}") from exc
@@ -83,6 +90,12 @@ def without_null(node: Node) -> Node:
     return node
 
 
+def has_null_items(node: Node) -> bool:
+    """Whether this is an array, nullable or not, in which an item may be null."""
+    kind = without_null(node)
+    return isinstance(kind, dict) and kind["type"] == "array" and is_nullable(kind["items"])
+
+
 def enum_symbols(node: Node) -> list[str] | None:
     """The symbols of an enum, nullable or not; None for any other type."""
     kind = without_null(node)
@@ -95,7 +108,7 @@ class _Inliner:
     def __init__(self) -> None:
         self._named: dict[str, Any] = {}
         self._open: list[str] = []
-        self._nodes = 0
+        self._nodes = self._names = 0
 
     def inline(self, raw: Any, namespace: str, depth: int) -> Node:  # noqa: ANN401, PLR0911 - JSON, a case per kind
         self._nodes += 1
@@ -116,11 +129,14 @@ class _Inliner:
             return _primitive(kind, raw.get("logicalType"))
         if kind == "array":
             items = self.inline(raw["items"], namespace, depth + 1)
-            if _takes_no_bytes(items):
+            if not _least(items)[0]:
                 raise _refused("an array of items that take no bytes")
+            _check_item(items, 0)
             return {"type": "array", "items": items}
         if kind == "map":
-            return {"type": "map", "values": self.inline(raw["values"], namespace, depth + 1)}
+            values = self.inline(raw["values"], namespace, depth + 1)
+            _check_item(values, 1)  # the key's length
+            return {"type": "map", "values": values}
         if kind in {"record", "error", "enum", "fixed"}:
             return self._define(raw, namespace, depth)
         return self._follow(kind, namespace, depth)
@@ -140,8 +156,7 @@ class _Inliner:
         self._named[full_name] = (raw, namespace)
         unique = f"T{self._nodes}"
         if raw["type"] == "enum":
-            symbols = list(raw["symbols"])
-            return {"type": "enum", "name": unique, "symbols": symbols} | _default(raw)
+            return {"type": "enum", "name": unique, "symbols": self._texts(raw, "symbols")} | _default(raw)
         if raw["type"] == "fixed":
             if type(raw["size"]) is not int or raw["size"] < 0:
                 raise _refused(f"{full_name} has the size {raw['size']!r}")
@@ -152,14 +167,15 @@ class _Inliner:
         fields = [
             {"name": str(item["name"]), "type": self.inline(item["type"], inner, depth + 1)}
             | _default(item)
-            | ({"aliases": list(item["aliases"])} if "aliases" in item else {})
+            | ({"aliases": self._texts(item, "aliases")} if "aliases" in item else {})
             for item in raw["fields"]
         ]
         self._open.pop()
         names = [item["name"] for item in fields]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
             raise _refused(f"{full_name} has two fields named {twice[0]!r}")
-        aliases = [alias.rpartition(".")[2] for alias in raw.get("aliases", ())]
+        aliases = [alias.rpartition(".")[2] for alias in self._texts(raw, "aliases")]
         original = full_name.rpartition(".")[2]
         return {
             "type": "record",
@@ -168,6 +184,16 @@ class _Inliner:
             "aliases": aliases,
             "fields": fields,
         }
+
+    def _texts(self, raw: dict[str, Any], key: str) -> list[str]:
+        """A list of strings; none if there is no such key."""
+        texts = raw.get(key, [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise _refused(f"{raw['name']!r}: {key} must be a list of strings")
+        self._names += len(texts)
+        if self._names > MAX_NAMES:
+            raise _refused(f"more than {MAX_NAMES} symbols and aliases once references are followed")
+        return list(texts)
 
     def _follow(self, name: str, namespace: str, depth: int) -> Node:
         full_name = _full_name(name, namespace)
@@ -192,15 +218,27 @@ def _full_name(name: str, namespace: str | None) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
-def _takes_no_bytes(node: Node) -> bool:
+def _check_item(node: Node, other_bytes: int) -> None:
+    size, idle = _least(node)
+    if idle > MAX_IDLE_PARTS * (size + other_bytes):
+        raise _refused(f"array or map items of {idle} parts that take no bytes, in {size} bytes")
+
+
+def _least(node: Node) -> tuple[int, int]:
+    """The fewest bytes a value may take, and the most parts of a value that may take none."""
     if isinstance(node, list):
-        return False  # the branch index takes one
+        branches = [_least(branch) for branch in node]
+        return 1 + min(size for size, _ in branches), max(idle for _, idle in branches)
     if node["type"] == "record":
-        return all(_takes_no_bytes(item["type"]) for item in node["fields"])
-    return node["type"] == "null" or bool(node["type"] == "fixed" and node["size"] == 0)
+        parts = [_least(item["type"]) for item in node["fields"]]
+        return sum(size for size, _ in parts), 1 + sum(idle for _, idle in parts)
+    size = node["size"] if node["type"] == "fixed" else _LEAST_BYTES.get(node["type"], 1)
+    return size, int(size == 0)
 
 
 def _refused(why: str) -> DecodeFailed:
+    if len(why) > MAX_MESSAGE:
+        why = f"{why[:MAX_MESSAGE]}…"
     return DecodeFailed(Reason.UNSUPPORTED_SCHEMA, f"schema refused: {why}")
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.avro.codec import DatumWriter
+from app.avro.resolution import may_have_null_items
 from app.errors import SchemaIncompatible
 from app.ports import Model
 from app.records import Columns, IntArray, Origin
@@ -70,6 +71,9 @@ class PredictionEncoder:
                 _check_type(item.name, event.field(item.name).type, item.type)
                 if event.field(item.name).nullable and not item.nullable:
                     raise SchemaIncompatible(f"prediction schema field {item.name!r} takes no null, the event's does")
+                if item.name in writer.full_lists and may_have_null_items(event.field(item.name)):
+                    msg = f"prediction schema field {item.name!r} takes no null items, the event's does"
+                    raise SchemaIncompatible(msg)
                 self._from_event.append(item.name)
             elif item.nullable:
                 self._nulls.append(item.name)

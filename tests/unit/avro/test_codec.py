@@ -1,6 +1,7 @@
 """What is written is read; what is malformed is refused with its reason, and its neighbours are read."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,29 @@ def test_arrays_in_several_blocks_with_and_without_sizes_are_read(reader_of):
 def test_every_way_to_write_a_long_is_read_alike(reader_of, octets, number):
     node = event("long")
     assert reader_of(node).read([header_of(node) + octets]).table.column("f0").to_pylist() == [number]
+
+
+@READERS
+def test_a_block_count_without_an_opposite_is_a_block_of_nothing_alone_and_beside_others(reader_of):
+    node = event({"type": "array", "items": "long"}, "long")
+    least = header_of(node) + b"\x02\x0e" + varint(-(2**63)) + b"\x06" + b"\x00\x02"
+    for neighbours in ([], [header_of(node)], [framed(node, {"f0": [1], "f1": 2})]):
+        assert rows_of(reader_of(node).read([least, *neighbours]).table)[0] == {"f0": [7], "f1": 1}
+
+
+def test_what_becomes_no_column_is_never_built():
+    """A million small records would be a million dicts."""
+    node = event({"type": "array", "items": {"type": "map", "values": "boolean"}}, "long")
+    octets = varint(500_000) + b"\x00" * 500_000 + b"\x00\x0e"
+    reader = by_record(node)
+    tracemalloc.start()
+    try:
+        decoded = reader.read([header_of(node) + octets])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows_of(decoded.table) == [{"f1": 7}]
+    assert peak < 4_000_000
 
 
 @READERS

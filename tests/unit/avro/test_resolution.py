@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from strategies import data_of, evolved, odd_types, records
 
 from app.avro.codec import ColumnarReader, Decoded, RecordReader, datum_reader
-from app.avro.resolution import Resolution, no_columns, reader_columns
+from app.avro.resolution import Resolution, may_have_null_items, no_columns, reader_columns
 from app.errors import DecodeFailed, Reason
 
 PLAN = {"type": "enum", "name": "Plan", "symbols": ["basic", "standard", "premium"]}
@@ -233,6 +233,26 @@ def test_a_field_the_writer_lacks_takes_the_readers_default(kind, default, expec
     reader = event({"name": "x", "type": "long"}, {"name": "added", "type": kind, "default": default})
     decoded = read(event({"name": "x", "type": "int"}), reader, {"x": 1}, {"x": 2})
     assert rows_of(decoded.table) == [{"x": 1, "added": expected}, {"x": 2, "added": expected}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        ({"type": "array", "items": "int"}, [1, None]),
+        ({"type": "array", "items": "int"}, ["one"]),
+        ({"type": "array", "items": "int"}, [2**31]),
+        (MILLIS, 2**63),
+    ],
+)
+def test_a_default_that_is_not_of_its_type_is_never_given(kind, default):
+    reader = event({"name": "x", "type": "int", "default": 1}, {"name": "added", "type": kind, "default": default})
+    assert "'added': default" in refused(event({"name": "x", "type": "int"}), reader)
+
+
+def test_columns_tell_of_arrays_in_which_an_item_may_be_null():
+    full, holey = {"type": "array", "items": "int"}, {"type": "array", "items": ["null", "int"]}
+    columns = reader_columns(schema_of(event(full, holey, ["null", full], [holey, "null"], ["null", "int"])))
+    assert [may_have_null_items(column) for column in columns] == [False, True, False, True, False]
 
 
 def test_a_field_without_a_default_must_be_written():

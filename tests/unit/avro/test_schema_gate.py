@@ -7,9 +7,12 @@ import fastavro.schema
 import pytest
 from datums import event, schema_of
 from hypothesis import given
-from strategies import odd_types, records
+from hypothesis import strategies as st
+from strategies import json_values, odd_types, records, schema_like
 
-from app.avro.schemas import MAX_DEPTH, MAX_NODES, MAX_SCHEMA_BYTES, parse
+from app.avro.codec import datum_reader
+from app.avro.framing import SingleObjectFraming
+from app.avro.schemas import MAX_DEPTH, MAX_IDLE_PARTS, MAX_MESSAGE, MAX_NODES, MAX_SCHEMA_BYTES, parse
 from app.errors import DecodeFailed, Reason
 
 SCHEMAS = Path(__file__).parents[3] / "schemas"
@@ -52,6 +55,19 @@ def array_of(items: object) -> dict:
     return event({"type": "array", "items": items})
 
 
+def idle(parts: int, *fields: object) -> dict:
+    """A record of so many parts that take no bytes, itself included, and those fields."""
+    return event(*["null"] * (parts - 1), *fields, name="Idle")
+
+
+def towers(depth: int) -> dict:
+    """Records in records, at the bottom of which one boolean takes a byte."""
+    node: object = "boolean"
+    for level in range(depth):
+        node = {"type": "record", "name": f"Level{level}", "fields": [{"name": "x", "type": node}]}
+    return node
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
@@ -63,6 +79,11 @@ def array_of(items: object) -> dict:
         (array_of(ONLY_NOTHING), "an array of items that take no bytes"),
         (array_of({"type": "fixed", "name": "F", "size": 0}), "an array of items that take no bytes"),
         (event({"type": "map", "values": {"type": "array", "items": "null"}}), "an array of items that take no bytes"),
+        (array_of(idle(9, EMPTY_RECORD, ONLY_NOTHING)), "an array of items that take no bytes"),
+        (array_of(idle(MAX_IDLE_PARTS + 1, "boolean")), "items of 17 parts that take no bytes, in 1 bytes"),
+        (array_of(["null", idle(2 * MAX_IDLE_PARTS, "boolean")]), "items of 32 parts that take no bytes, in 1 bytes"),
+        (event({"type": "map", "values": idle(MAX_IDLE_PARTS + 1)}), "items of 17 parts that take no bytes"),
+        (array_of(towers(MAX_IDLE_PARTS + 1)), "items of 17 parts that take no bytes, in 1 bytes"),
         (event("Unheard"), "unknown type 'Unheard'"),
         (event({"name": "a", "type": {"type": "Unheard"}}), "unknown type 'Unheard'"),
         (event({"name": "a", "type": "Plan"}, ENUM), "unknown type 'Plan'"),
@@ -78,6 +99,14 @@ def array_of(items: object) -> dict:
         (event({"type": "fixed", "name": "F", "size": True}), "F has the size True"),
         (event({"name": "a", "type": "int"}, {"name": "a", "type": "long"}), "two fields named 'a'"),
         (event({**ENUM, "default": "c"}), "not a valid Avro schema"),
+        (event({**ENUM, "symbols": "abc"}), "'Plan': symbols must be a list of strings"),
+        (event({**ENUM, "symbols": ["a", 1]}), "'Plan': symbols must be a list of strings"),
+        (event({"name": "a", "type": "int", "aliases": [["b"]]}), "'a': aliases must be a list of strings"),
+        (event("int", aliases="Old"), "'Event': aliases must be a list of strings"),
+        (event({"type": "map", "values": "Event"}), "Event contains itself"),
+        (event(["null", {"type": "array", "items": ["null", "Event"]}]), "Event contains itself"),
+        (event({"name": "a", "type": "boolean", "default": "yes"}), "Default value"),
+        (event({"name": "a", "type": "int", "default": float("inf")}), "Default value"),
         (event({**ENUM, "symbols": ["a", "a"]}), "not a valid Avro schema"),
         (event({"type": "enum", "symbols": ["a"]}), "not a valid Avro schema"),
         (event(ENUM, {"name": "again", "type": {**ENUM, "symbols": ["c"]}}), "redefined"),
@@ -118,6 +147,41 @@ def test_a_huge_text_is_refused_before_it_is_looked_at():
 def test_what_is_just_within_the_bounds_passes():
     assert len(schema_of(nested(MAX_DEPTH - 1)).fields) == 1
     assert len(schema_of(laughs(3)).fields) == 4
+    assert len(schema_of(array_of(idle(MAX_IDLE_PARTS, "boolean"))).fields) == 1
+    assert len(schema_of(array_of(idle(8 * MAX_IDLE_PARTS, "double"))).fields) == 1
+    assert len(schema_of(event({"type": "map", "values": idle(MAX_IDLE_PARTS)})).fields) == 1
+    assert len(schema_of(idle(1000)).fields) == 999  # no array: once a datum, whatever it takes
+
+
+def test_a_field_more_than_the_tree_may_have_is_refused_and_thousands_are_not():
+    numbers = ["int"] * (MAX_NODES - 1)
+    assert len(schema_of(event(*numbers)).fields) == MAX_NODES - 1
+    with pytest.raises(DecodeFailed, match=f"more than {MAX_NODES} types"):
+        schema_of(event(*numbers, "int"))
+    with pytest.raises(DecodeFailed, match=f"more than {MAX_NODES} types"):
+        schema_of(event(*["int"] * 7000))
+
+
+def test_an_enum_may_have_thousands_of_symbols_but_not_be_used_thousands_of_times():
+    many = {"type": "enum", "name": "Many", "symbols": [f"s{i}" for i in range(5000)]}
+    assert len(schema_of(event(many)).fields[0]["type"]["symbols"]) == 5000
+    with pytest.raises(DecodeFailed, match="more than 65536 symbols and aliases"):
+        schema_of(event(many, *["Many"] * 2000))
+
+
+def test_a_refusal_is_short_however_long_what_it_quotes_is():
+    with pytest.raises(DecodeFailed) as caught:
+        schema_of(event("x" * 200_000))
+    assert len(str(caught.value)) < MAX_MESSAGE + 50
+
+
+@pytest.mark.parametrize("name", ["größe", "../../etc/passwd", "a b", "__class__", "f0", "Framed", "x" * 2000, "a\nb"])
+def test_a_hostile_name_is_only_a_name(name):
+    for other in ("int", "bytes"):  # read in columns, and record by record
+        schema = schema_of(event({"name": name, "type": "long"}, {"name": "other", "type": other}))
+        header = SingleObjectFraming.header(schema.fingerprint)
+        decoded = datum_reader(SingleObjectFraming(), header, schema, schema).read([header + b"\x0e\x00"])
+        assert decoded.table.column(name).to_pylist() == [7]
 
 
 def test_a_named_type_may_be_used_many_times():
@@ -157,6 +221,8 @@ def test_a_record_goes_by_its_name_without_the_namespace():
         {"type": "long", "logicalType": "date"},
         {"type": "string", "logicalType": "uuid"},
         {"type": "int", "logicalType": ["odd"]},
+        {"type": "int", "logicalType": {"date": None}},
+        {"type": "long", "logicalType": "decimal", "precision": 4, "scale": 2},
         {"type": "long", "logicalType": "local-timestamp-millis"},
     ],
 )
@@ -176,3 +242,20 @@ def test_every_shipped_schema_passes(path):
 @given(records(types=odd_types))
 def test_every_ordinary_schema_passes(node):
     assert [item["name"] for item in schema_of(node).fields] == [item["name"] for item in node["fields"]]
+
+
+@given(st.one_of(json_values(), schema_like()))
+def test_any_json_is_a_schema_that_a_reader_can_be_made_of_or_refused(node):
+    try:
+        schema = parse(json.dumps(node))
+        reader = datum_reader(SingleObjectFraming(), b"", schema, schema)
+    except DecodeFailed:
+        return
+    assert reader.read([]).failed == {}
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_schema_or_refused(text):
+    with pytest.raises(DecodeFailed) as caught:
+        parse(text)
+    assert caught.value.reason is Reason.UNSUPPORTED_SCHEMA

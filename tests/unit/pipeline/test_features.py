@@ -391,3 +391,43 @@ def test_several_inputs_agree_on_the_rows_that_survive(rows):
         if refusals:
             reasons[i] = refusals[0]
     assert {rejection.row: rejection.reason for rejection in features.rejected} == reasons
+
+
+EXTREMES = {
+    "wide_int": (pa.int64(), (2**63 - 1, -(2**63), 2**53 + 1, 0)),
+    "int": (pa.int32(), (2**31 - 1, -(2**31), 0)),
+    "double": (pa.float64(), ODD_FLOATS),
+    "text": (pa.string(), ("", "basic", "x" * 100_000, "\x00", "ü")),
+    "doubles": (
+        pa.list_(pa.float64()),
+        ([], [math.nan, math.inf], [1.0, None], [None] * 2, [1e308, -1e308], [0.0] * 9),
+    ),
+    "longs": (pa.list_(pa.int64()), ([], [2**63 - 1, -(2**63)], [None, 1], [0, 0])),
+}
+TAKEN = {
+    "wide_int": ("float32", "float64", "int32", "int64"),
+    "int": ("float32", "int32"),
+    "double": ("float32", "float64"),
+    "text": ("float32", "int64"),
+    "doubles": ("float32", "float64"),
+    "longs": ("float32", "int32", "int64"),
+}
+
+
+@given(st.data(), st.sampled_from(sorted(EXTREMES)))
+def test_whatever_a_column_has_ends_in_finite_tensors_or_in_rejections(data, name):
+    kind, values = EXTREMES[name]
+    rows = data.draw(st.lists(st.sampled_from([None, *values]), max_size=6))
+    bounds = data.draw(st.sampled_from([{}, {"min": -1.5, "max": 1.5}, {"min": 2.0**63}, {"max": -(2.0**70)}]))
+    if name == "text":
+        feature = OneHotFeature(field=name, categories=PLANS)
+    elif pa.types.is_list(kind):
+        feature = TensorFeature(field=name, length=2, **bounds)
+    else:
+        feature = NumberFeature(field=name, **bounds)
+    spec = InputSpec(name="X", dtype=data.draw(st.sampled_from(TAKEN[name])), features=(feature,))
+    features = features_of(columns_of([{name: row} for row in rows], pa.schema({name: kind})), (spec,))
+    assert sorted([*features.rows.tolist(), *(item.row for item in features.rejected)]) == list(range(len(rows)))
+    assert features.tensors["X"].shape == (len(features.rows), spec.width)
+    assert np.isfinite(features.tensors["X"]).all()
+    assert all(len(item.message) < 250 for item in features.rejected)

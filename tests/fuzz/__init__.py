@@ -1,0 +1,1 @@
+"""Hostile bytes through the real decoders, in processes of their own."""
