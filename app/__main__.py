@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from app.cli import demo, models, run
+from app.cli import check_config, demo, models, run
 from app.errors import AppError, StartupError
 
 EXIT_FATAL, EXIT_BAD_START = 1, 2
@@ -17,6 +17,7 @@ cli = typer.Typer(
 )
 cli.command()(demo.demo)
 cli.command()(run.run)
+cli.command()(check_config.check_config)
 cli.add_typer(models.app, name="models")
 
 

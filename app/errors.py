@@ -3,8 +3,9 @@
 AppError
   StartupError     exit 2, nothing consumed          BadSettings, ModelMissing, ModelInvalid, SchemaMissing,
                                                      SchemaIncompatible, BrokerRefused, NotReachable
-  RejectedRecord   dead-letter this row, carry on    DecodeFailed, OutputRefused
-  TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, Aborted
+  RejectedRecord   dead-letter this row, carry on    DecodeFailed
+  TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
+                                                     Aborted
   FatalError       exit 1, commit nothing new        ModelFailed, Fenced, DeliveryFailed, DeadLetterFlood,
                                                      ConsumerDead
   DrainDeadline    exit 3, what is left is read again
@@ -12,6 +13,7 @@ AppError
 Feature and output rejects are columns of reasons, not exceptions: see `records.Rejection`.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -93,10 +95,6 @@ class DecodeFailed(RejectedRecord):
     """The bytes are not a datum of their schema."""
 
 
-class OutputRefused(RejectedRecord):
-    """The prediction cannot be delivered, for example because it is larger than the broker takes."""
-
-
 class TransientError(AppError):
     """Waiting may help: keep the offsets, back off, retry."""
 
@@ -107,6 +105,14 @@ class BrokerUnavailable(TransientError):
 
 class SchemaRegistryUnavailable(TransientError):
     """The schema registry did not answer; nothing is known about the schema id."""
+
+
+class SchemasPending(TransientError):
+    """The writer schemas of some rows of a batch are not known yet: only their partitions need to wait."""
+
+    def __init__(self, rows: Sequence[int], message: str) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class Aborted(TransientError):

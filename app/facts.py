@@ -79,9 +79,11 @@ class Pulse:
 
     busy_ratio: share of the time since the last pulse not spent waiting for records, 0 to 1.
     records_per_second: records finished per second while busy: what this process could do.
+    waiting_partitions: owned, and held back until a writer schema is known.
     """
 
     busy_ratio: float
     records_per_second: float | None
     buffered_bytes: int
     lag: Mapping[TopicPartition, Lag] = field(default_factory=dict)
+    waiting_partitions: int = 0

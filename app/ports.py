@@ -44,8 +44,12 @@ class Model(Protocol):
 
         tensors: by input name, (n, …) of the dtype its InputSpec states, C-contiguous, finite, n >= 1.
         Returns by output name one array per entry of `outputs`, first axis n; row i answers row i.
-        Raises ModelFailed if the model itself failed; then no row was scored.
+        Raises ModelFailed if the model failed; then no row was scored.
         """
+        ...
+
+    def check(self) -> None:
+        """Score the golden rows again. Raises ModelFailed if they fail or differ: the model itself is at fault."""
         ...
 
 
@@ -94,6 +98,14 @@ class Source(Protocol):
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def hold(self, sources: Set[TopicPartition]) -> None:
+        """Stop fetching these partitions, whatever `resume` says, until they are released or taken away."""
+        ...
+
+    def release(self, sources: Set[TopicPartition]) -> None:
+        """Fetch held partitions again."""
+        ...
+
     def rewind(self, points: Mapping[TopicPartition, int]) -> None:
         """Read these partitions again from these offsets. Raises BrokerUnavailable."""
         ...
@@ -101,6 +113,10 @@ class Source(Protocol):
     def positions(self) -> dict[TopicPartition, int]: ...
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """Where the group stands, or will start, in these partitions; those not known are absent."""
+        ...
+
+    def notes(self, sources: Set[TopicPartition]) -> list[str]:
+        """What was committed along with the offsets of these partitions, as far as that is known."""
         ...
 
     def end_offsets(self) -> dict[TopicPartition, int]: ...
@@ -121,15 +137,16 @@ class Sink(Protocol):
         """Take over a batch's outputs. Call only while there is room. Raises Aborted, Fenced, DeliveryFailed."""
         ...
 
-    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+    def settle(self, offsets: Mapping[TopicPartition, int], note: str, *, idle: bool) -> bool:
         """Make what was delivered, and these next offsets, durable if that is due; `idle` means nothing else waits.
 
-        True once everything delivered before is safe and the offsets are committed or sure to be. False: ask
-        again. Raises Aborted when all of it must be delivered again, and Fenced, DeliveryFailed.
+        note: kept with the offsets, for whoever reads on from them. True once everything delivered before is
+        safe and the offsets are committed or sure to be. False: ask again. Raises Aborted when all of it must be
+        delivered again, and Fenced, DeliveryFailed.
         """
         ...
 
-    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+    def settle_now(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> bool:
         """The same at once: True only if the offsets are committed when it returns."""
         ...
 
@@ -163,6 +180,20 @@ class Overdue(Protocol):
     def overdue(self) -> OverdueCall | None: ...
 
 
+class SourceObserver(Protocol):
+    """Told where reading starts when the group does not say."""
+
+    def offset_reset(self, reason: str, missed: int) -> None:
+        """reason: "no_committed_offset" or "out_of_range"; then `missed` offsets were passed over."""
+        ...
+
+
+class TopicObserver(Protocol):
+    """Told what changes about topics. Any thread."""
+
+    def partitions_changed(self, topic: str) -> None: ...
+
+
 class DeliveryObserver(Protocol):
     """Told what became of transactions."""
 
@@ -171,7 +202,7 @@ class DeliveryObserver(Protocol):
         ...
 
 
-class Observer(DeliveryObserver, Protocol):
+class Observer(SourceObserver, DeliveryObserver, Protocol):
     """Told what one pipeline does, on the stream thread. Must not raise and must be quick."""
 
     def batch_scored(self, fact: BatchScored) -> None: ...

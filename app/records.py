@@ -39,6 +39,11 @@ class Record(Protocol):
         ...
 
 
+def source_of(record: Record) -> TopicPartition:
+    """Where the record's offset counts."""
+    return TopicPartition(record.topic(), record.partition())
+
+
 class Span(NamedTuple):
     """The records of one partition within a batch: offsets first <= offset < next_offset.
 
@@ -139,16 +144,31 @@ class Predictions:
     """What goes to the output topic: column i of each answers one row, in batch order.
 
     values: framed datums. keys: the events' own. partitions: (m,) source partitions.
+    sizes: (m,) bytes of value and key.
     """
 
     values: list[bytes]
     keys: list[bytes | None]
     partitions: IntArray
+    sizes: IntArray
+
+
+def predictions_of(values: list[bytes], keys: list[bytes | None], partitions: IntArray) -> Predictions:
+    """The same, measured."""
+    count = len(values)
+    try:
+        key_sizes = np.fromiter(map(len, keys), np.int64, count)  # type: ignore[arg-type] # None: see below
+    except TypeError:
+        key_sizes = np.fromiter([len(key or b"") for key in keys], np.int64, count)
+    return Predictions(values, keys, partitions, np.fromiter(map(len, values), np.int64, count) + key_sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What goes to the dead-letter topic; `timestamp_ms` is None where the record had none."""
+    """What goes to the dead-letter topic.
+
+    headers: the event's own, `event_headers` of them, then ours. timestamp_ms: None where the record had none.
+    """
 
     key: bytes | None
     value: bytes | None
@@ -157,3 +177,4 @@ class DeadLetter:
     partition: int
     stage: Stage
     reason: Reason
+    event_headers: int = 0

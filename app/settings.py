@@ -8,6 +8,7 @@ written in the file are relative to the file; defaults and the environment's to 
 import os
 import re
 import socket
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+from yaml.constructor import ConstructorError
 
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
@@ -52,7 +54,32 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Security(Section):
+class WithSecrets(Section):
+    """Each secret comes as a value or as a file whose content it is, never as both."""
+
+    @model_validator(mode="after")
+    def _given_once_and_readable(self) -> Self:
+        for name in type(self).model_fields:
+            if (file := getattr(self, f"{name}_file", None)) is None:
+                continue
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} and {name}_file are both set; choose one")
+            _check_file(f"{name}_file", file)
+        return self
+
+    def secret(self, name: str) -> str | None:
+        """In the clear. Raises BadSettings if its file has become unreadable."""
+        value: SecretStr | None = getattr(self, name)
+        file: Path | None = getattr(self, f"{name}_file")
+        if value is not None or file is None:
+            return value.get_secret_value() if value is not None else None
+        try:
+            return _read(f"{name}_file", file).strip()
+        except ValueError as exc:
+            raise BadSettings(str(exc)) from exc
+
+
+class Security(WithSecrets):
     """How to prove who we are to the broker, and the broker to us."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -70,6 +97,14 @@ class Security(Section):
     oauth_client_secret: SecretStr | None = None
     oauth_client_secret_file: Path | None = None
     oauth_scope: str | None = None
+    oauth_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities to trust for the token endpoint; default: the system's"
+    )
+
+    @field_validator("oauth_token_url")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        return _without_credentials(url, "oauth_client_id and oauth_client_secret_file")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -81,27 +116,34 @@ class Security(Section):
             raise ValueError("mechanism OAUTHBEARER needs oauth_token_url and oauth_client_id")
         if self.mechanism not in {None, "OAUTHBEARER"} and not self.username:
             raise ValueError(f"mechanism {self.mechanism} needs a username")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file are needed together")
+        for name in ("ca_file", "cert_file", "key_file", "oauth_ca_file"):
+            if (file := getattr(self, name)) is None:
+                continue
+            if name != "oauth_ca_file" and not self.protocol.endswith("SSL"):
+                raise ValueError(f"{name} is of no use with protocol {self.protocol}, which does not encrypt")
+            _check_file(name, file)
         return self
 
     def properties(self) -> dict[str, str]:
-        """As librdkafka properties, secrets in the clear. Raises BadSettings if a secret file cannot be read."""
+        """As librdkafka properties, secrets in the clear."""
         oauth = self.mechanism == "OAUTHBEARER"
         found = {
             "security.protocol": self.protocol,
             "sasl.mechanism": self.mechanism,
             "sasl.username": self.username,
-            "sasl.password": _secret("kafka.security.password", self.password, self.password_file),
+            "sasl.password": self.secret("password"),
             "ssl.ca.location": str(self.ca_file) if self.ca_file else None,
             "ssl.certificate.location": str(self.cert_file) if self.cert_file else None,
             "ssl.key.location": str(self.key_file) if self.key_file else None,
-            "ssl.key.password": _secret("kafka.security.key_password", self.key_password, self.key_password_file),
+            "ssl.key.password": self.secret("key_password"),
             "sasl.oauthbearer.method": "oidc" if oauth else None,
             "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
             "sasl.oauthbearer.client.id": self.oauth_client_id,
-            "sasl.oauthbearer.client.secret": _secret(
-                "kafka.security.oauth_client_secret", self.oauth_client_secret, self.oauth_client_secret_file
-            ),
+            "sasl.oauthbearer.client.secret": self.secret("oauth_client_secret"),
             "sasl.oauthbearer.scope": self.oauth_scope,
+            "https.ca.location": str(self.oauth_ca_file) if self.oauth_ca_file else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -150,7 +192,7 @@ class Worker(Section):
     drain_timeout_s: Seconds = Field(20.0, description="From SIGTERM to exit 3; keep it below the pod's grace period")
 
 
-class Schemas(Section):
+class Schemas(WithSecrets):
     """Where writer schemas come from, and so the wire format."""
 
     registry_url: str | None = Field(None, description="Set: Confluent framing. Unset: Avro single-object encoding")
@@ -163,13 +205,11 @@ class Schemas(Section):
     @field_validator("registry_url")
     @classmethod
     def _no_credentials(cls, url: str | None) -> str | None:
-        if url is not None and "@" in url:  # it is shown in messages and logs
-            raise ValueError("credentials belong in registry_username and registry_password_file, not in the URL")
-        return url
+        return _without_credentials(url, "registry_username and registry_password_file")
 
     def password(self) -> str | None:
-        """The registry's password. Raises BadSettings if its file cannot be read."""
-        return _secret("schemas.registry_password", self.registry_password, self.registry_password_file)
+        """The registry's password."""
+        return self.secret("registry_password")
 
 
 class Batch(Section):
@@ -200,6 +240,11 @@ class Pipeline(Section):
     event_schema: str | None = Field(None, description="Reader schema; default: the model manifest's")
     prediction_schema: str | None = Field(None, description="Output schema; default: the model manifest's")
     output_partitioning: Literal["source", "key"] = "source"
+    bad_output: Literal["dead_letter", "clip", "stop"] = Field(
+        "dead_letter",
+        description="For outputs that are not finite or outside the manifest's bounds; `clip` brings finite values to "
+        "the nearest bound, `stop` ends the worker",
+    )
     batch: Batch = Batch()
     dead_letter_limit: DeadLetterLimitSettings = DeadLetterLimitSettings()
 
@@ -318,6 +363,14 @@ class Settings(BaseSettings):
             return pipeline.group_id
         return self.kafka.group_id if len(self.pipelines) == 1 else f"{self.kafka.group_id}-{pipeline.name}"
 
+    def identity_of(self, pipeline: Pipeline) -> str:
+        """What no other live worker may share: the transactional id of a pipeline, and its static member's id."""
+        group_id = self.group_id_of(pipeline)
+        identity = f"{group_id}-{self.instance_id}-0"
+        if [self.group_id_of(other) for other in self.pipelines].count(group_id) > 1:
+            identity += f"-{pipeline.name}"  # two pipelines of one group must not fence each other
+        return identity
+
     @property
     def instance_id(self) -> str:
         """What tells this worker from others."""
@@ -350,7 +403,7 @@ def load_settings(file: Path) -> Settings:
     _refuse_unknown_environment()
     try:
         text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
+        content = _EachKeyOnce(text).get_single_data()
     except OSError as exc:
         raise BadSettings(f"cannot read {file}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
@@ -452,14 +505,34 @@ def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
     return "…" if secret else value
 
 
-def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
-    if value is not None and file is not None:
-        raise BadSettings(f"{name} and {name}_file are both set; choose one")
-    if value is not None:
-        return value.get_secret_value()
-    if file is None:
-        return None
+class _EachKeyOnce(yaml.SafeLoader):
+    """Of a key that is there twice YAML silently takes the last; here it is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+        keys = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in keys:
+                raise ConstructorError(None, None, f"the key {key.value} is there twice", key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _without_credentials(url: str | None, instead: str) -> str | None:
+    if url is not None and "@" in url:  # it is shown in messages and logs
+        raise ValueError(f"credentials belong in {instead}, not in the URL")
+    return url
+
+
+def _check_file(name: str, file: Path) -> None:
+    """Raises ValueError if there is nothing to read: at load, not when the first client is made."""
+    if not _read(name, file).strip():
+        raise ValueError(f"{name}: {file} is empty")
+
+
+def _read(name: str, file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BadSettings(f"{name}_file: cannot read {file}: {exc}") from exc
+        return file.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ValueError(f"{name}: cannot read {file}: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: {file} is not UTF-8 text") from None

@@ -1,10 +1,11 @@
 """The composition root: the one file that names every concrete class."""
 
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -13,8 +14,16 @@ from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
 from app.avro.resolution import reader_columns
 from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import Clock, SystemClock
-from app.errors import DecodeFailed, ModelMissing, NotReachable, SchemaIncompatible, SchemaRegistryUnavailable
-from app.kafka.checks import BrokerCheck, PipelineTopics
+from app.errors import (
+    DecodeFailed,
+    ModelMissing,
+    NotReachable,
+    SchemaIncompatible,
+    SchemaMissing,
+    SchemaRegistryUnavailable,
+    StartupError,
+)
+from app.kafka.checks import BrokerCheck, CheckResult
 from app.kafka.client_config import (
     ClientPolicy,
     DeliveryPolicy,
@@ -24,9 +33,13 @@ from app.kafka.client_config import (
     producer_properties,
 )
 from app.kafka.outbox import OutputTopics
+from app.kafka.partition_watch import PartitionWatch
+from app.kafka.permissions import PipelineUse
+from app.kafka.schema_lookups import BackgroundLookups
 from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas
 from app.kafka.sink import AtLeastOnceSink
 from app.kafka.source import KafkaSource
+from app.kafka.topic_limits import TopicLimits, topic_limits
 from app.kafka.transactions import TransactionalSink
 from app.kafka.watchdog import Watchdog
 from app.models.cpu_quota import cpu_quota
@@ -41,17 +54,20 @@ from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
+from app.pipeline.infer import OutputPolicy
 from app.ports import SchemaSource, Sink
 from app.settings import Pipeline, Settings, load_settings
 from app.train.training import Pipeline as TrainedPipeline
 from app.train.training import train_model
-from app.worker.chain import Chain
+from app.worker.chain import Chain, ChainPolicy
 from app.worker.process import Stream, WorkerProcess
 from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
 
 # Shares of worker.memory_budget_bytes: fetched records wait in the client, outputs until they are acknowledged.
 CONSUMER_SHARE, PRODUCER_SHARE = 0.5, 0.25
+
+T = TypeVar("T")
 
 SHIPPED_SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
@@ -62,6 +78,7 @@ class Worker:
 
     process: WorkerProcess
     metrics: Metrics
+    partition_watch: PartitionWatch
 
 
 def run_worker(settings_file: Path) -> int:
@@ -73,10 +90,95 @@ def run_worker(settings_file: Path) -> int:
     server = ProbeServer(settings.http.host, settings.http.port, worker.metrics, health)
     structlog.get_logger().info("started", http_port=server.port, pipelines=[p.name for p in settings.pipelines])
     worker.process.handle_signals()
+    worker.partition_watch.start()
     try:
         return worker.process.run()
     finally:
+        worker.partition_watch.close()
         server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReport:
+    """What a worker would run with, secrets masked; what follows from it; what the checks found, if asked for."""
+
+    settings: Mapping[str, object]
+    derived: Mapping[str, object]
+    checks: Sequence[CheckResult]
+
+
+def check_config(settings_file: Path, *, live: bool) -> ConfigReport:
+    """`inference-worker check-config`: changes nothing, and connects to nothing unless `live`. Raises BadSettings."""
+    settings = load_settings(settings_file)
+    configure_logs(settings.log.level, settings.log.format)
+    uses = [_use(settings, pipeline) for pipeline in settings.pipelines]
+    derived = {
+        "instance_id": settings.instance_id,
+        "wire_format": "Confluent" if settings.schemas.registry_url else "Avro single-object",
+        "pipelines": {
+            use.pipeline: {"group_id": use.group_id, "transactional_id": use.transactional_id} for use in uses
+        },
+    }
+    return ConfigReport(settings.model_dump(mode="json"), derived, _live_checks(settings, uses) if live else ())
+
+
+class _Answers:
+    """What start-up checks found, in the order in which they were asked."""
+
+    def __init__(self) -> None:
+        self.results: list[CheckResult] = []
+
+    def to(self, what: str, question: Callable[[], T]) -> T | None:
+        """The answer; None if it was a refusal, which is noted."""
+        try:
+            answer = question()
+        except StartupError as exc:
+            self.results.append(CheckResult(what, "failed", f"{type(exc).__name__}: {exc}"))
+            return None
+        self.results.append(CheckResult(what, "ok"))
+        return answer
+
+
+def _live_checks(settings: Settings, uses: Sequence[PipelineUse]) -> Sequence[CheckResult]:
+    """Everything `build_worker` would refuse, not only the first of it."""
+    answers = _Answers()
+    where = settings.schemas.directory
+    directory = answers.to(f"schema directory {where}", lambda: SchemaDirectory(where))
+    for pipeline in settings.pipelines:
+        _check_pipeline(settings, pipeline, directory, answers)
+    broker = answers.to("settings of the Kafka client", lambda: BrokerCheck(_client_policy(settings)))
+    return [*answers.results, *(broker.results(uses) if broker else ())]
+
+
+def _check_pipeline(
+    settings: Settings, pipeline: Pipeline, directory: SchemaDirectory | None, answers: _Answers
+) -> None:
+    found = answers.to(f"{pipeline.name}: model {pipeline.model}", lambda: _stable_model(settings, pipeline.model))
+    what = f"{pipeline.name}: schemas and features"
+    if found is None or directory is None:
+        answers.results.append(CheckResult(what, "not asked", "it needs the model and the schema directory"))
+        return
+    model, _ = found
+    schemas = settings.schemas.model_copy(update={"registry_url": None})
+    without_registry = settings.model_copy(update={"schemas": schemas})
+    fits = answers.to(what, lambda: _PipelineParts(without_registry, pipeline, Metrics(), SystemClock()))
+    if fits and settings.schemas.registry_url is not None:
+        output = directory.named(pipeline.prediction_schema or model.prediction_schema)
+        answers.to(
+            f"{pipeline.name}: schema registry {settings.schemas.registry_url}",
+            lambda: _check_registry(settings, pipeline, directory, output),
+        )
+
+
+def _check_registry(settings: Settings, pipeline: Pipeline, directory: SchemaDirectory, output: Schema) -> None:
+    """As at start, but registers nothing."""
+    schemas = settings.schemas.model_copy(update={"auto_register": False})
+    only_looking = settings.model_copy(update={"schemas": schemas})
+    try:
+        _wire_format(only_looking, pipeline, directory, output, SystemClock())
+    except SchemaMissing:
+        if not settings.schemas.auto_register:
+            raise
 
 
 def build_worker(settings: Settings, *, check_broker: bool = True) -> Worker:
@@ -89,9 +191,17 @@ def build_worker(settings: Settings, *, check_broker: bool = True) -> Worker:
     policy = _client_policy(settings)
     parts = [_PipelineParts(settings, pipeline, metrics, clock) for pipeline in settings.pipelines]
     if check_broker:
-        BrokerCheck(policy).check([part.topics for part in parts])
-    streams = [part.stream(policy) for part in parts]
-    return Worker(WorkerProcess(streams, settings.worker.drain_timeout_s, clock), metrics)
+        BrokerCheck(policy).check([part.use for part in parts])
+        limits = [topic_limits(policy, part.use.output, part.use.dead_letters) for part in parts]
+    else:
+        limits = [TopicLimits()] * len(parts)
+    streams = [part.stream(policy, its_limits) for part, its_limits in zip(parts, limits, strict=True)]
+    topics = {topic for part in parts for topic in (*part.use.inputs, part.use.output, part.use.dead_letters)}
+    return Worker(
+        WorkerProcess(streams, settings.worker.drain_timeout_s, clock),
+        metrics,
+        PartitionWatch(policy, topics, metrics),
+    )
 
 
 def _client_policy(settings: Settings) -> ClientPolicy:
@@ -103,58 +213,60 @@ def _client_policy(settings: Settings) -> ClientPolicy:
     )
 
 
+def _use(settings: Settings, pipeline: Pipeline) -> PipelineUse:
+    return PipelineUse(
+        pipeline=pipeline.name,
+        inputs=pipeline.input_topics,
+        output=pipeline.output_topic,
+        dead_letters=pipeline.dead_letter_topic,
+        group_id=settings.group_id_of(pipeline),
+        transactional_id=settings.identity_of(pipeline) if settings.delivery.mode == "exactly_once" else None,
+        keeps_partition=pipeline.output_partitioning == "source",
+    )
+
+
 class _PipelineParts:
     """Everything of one pipeline but its Kafka clients, checked on construction."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, metrics: Metrics, clock: Clock) -> None:
         self._settings, self._pipeline, self._clock = settings, pipeline, clock
         self._observer = PipelineObserver(metrics, pipeline.name)
-        self.topics = PipelineTopics(
-            pipeline=pipeline.name,
-            inputs=pipeline.input_topics,
-            output=pipeline.output_topic,
-            dead_letters=pipeline.dead_letter_topic,
-            keeps_partition=pipeline.output_partitioning == "source",
-        )
+        self.use = _use(settings, pipeline)
         model, revision = _stable_model(settings, pipeline.model)
         metrics.model_loaded(model.name, model.version, model.load_s)
         directory = SchemaDirectory(settings.schemas.directory)
         reader = directory.named(pipeline.event_schema or model.event_schema)
         output = directory.named(pipeline.prediction_schema or model.prediction_schema)
-        framing, schemas, header = _wire_format(settings, pipeline, directory, output)
+        framing, schemas, header = _wire_format(settings, pipeline, directory, output, clock)
         columns = reader_columns(reader)
         try:
             writer = DatumWriter(framing, header, output)
         except DecodeFailed as exc:
             raise SchemaIncompatible(f"pipeline {pipeline.name}: {exc}") from exc
-        limit = DeadLetterLimit(pipeline.dead_letter_limit.records, pipeline.dead_letter_limit.window_s)
-        self._chain = Chain(
-            decoder=Decoder(framing, schemas, reader, clock),
-            plan=FeaturePlan(model.inputs, columns),
-            encoder=PredictionEncoder(writer, model, columns),
-            answerer=Answerer(model, "stable", revision),
-            flood=FloodGate(limit, clock),
-            clock=clock,
-        )
+        self._decoder = Decoder(framing, schemas, reader, clock)
+        self._plan = FeaturePlan(model.inputs, columns)
+        self._encoder = PredictionEncoder(writer, model, columns)
+        self._answerer = Answerer(model, "stable", revision)
 
-    def stream(self, policy: ClientPolicy) -> Stream:
+    def stream(self, policy: ClientPolicy, limits: TopicLimits) -> Stream:
         """Connect: one consumer, one producer."""
         settings, pipeline, clock = self._settings, self._pipeline, self._clock
         group_id = settings.group_id_of(pipeline)
-        identity = f"{group_id}-{settings.instance_id}-0"
-        if [settings.group_id_of(other) for other in settings.pipelines].count(group_id) > 1:
-            identity += f"-{pipeline.name}"  # two pipelines of one group must not fence each other
+        identity = settings.identity_of(pipeline)
         budget = settings.worker.memory_budget_bytes / len(settings.pipelines)
         group = GroupPolicy(
             group_id=group_id,
             protocol=settings.kafka.group_protocol,
             session_timeout_s=settings.kafka.session_timeout_s,
-            start_from=settings.kafka.start_from,
             instance_id=identity if settings.worker.static_membership else None,
         )
         watchdog = Watchdog(clock)
         source = KafkaSource(
-            consumer_properties(policy, group, int(budget * CONSUMER_SHARE)), pipeline.input_topics, watchdog
+            consumer_properties(policy, group, int(budget * CONSUMER_SHARE)),
+            pipeline.input_topics,
+            settings.kafka.start_from,
+            watchdog,
+            self._observer,
         )
         delivery = DeliveryPolicy(
             transactional_id=identity if settings.delivery.mode == "exactly_once" else None,
@@ -162,22 +274,48 @@ class _PipelineParts:
             transaction_timeout_s=settings.delivery.transaction_timeout_s,
             compression=settings.delivery.compression,
             max_queued_bytes=int(budget * PRODUCER_SHARE),
+            max_message_bytes=max(limits.prediction_bytes, limits.dead_letter_bytes),
+            max_batch_bytes=min(limits.prediction_bytes, limits.dead_letter_bytes),
         )
-        sink = self._sink(producer_properties(policy, delivery), source, delivery, watchdog)
+        sink = self._sink(producer_properties(policy, delivery), source, delivery, limits, watchdog)
+        chain = Chain(
+            decoder=self._decoder,
+            plan=self._plan,
+            encoder=self._encoder,
+            answerer=self._answerer,
+            policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes),
+            clock=clock,
+        )
+        flood_limit = DeadLetterLimit(pipeline.dead_letter_limit.records, pipeline.dead_letter_limit.window_s)
         worker = StreamWorker(
             source=source,
             sink=sink,
             batcher=MicroBatcher(_batch_policy(pipeline), clock),
-            scoring=Scoring(self._chain.score, pipeline.name),
+            scoring=Scoring(chain.score, pipeline.name),
+            flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
             clock=clock,
             observer=self._observer,
         )
         return Stream(pipeline.name, worker, watchdog)
 
-    def _sink(self, properties: Properties, source: KafkaSource, delivery: DeliveryPolicy, watchdog: Watchdog) -> Sink:
+    def _sink(
+        self,
+        properties: Properties,
+        source: KafkaSource,
+        delivery: DeliveryPolicy,
+        limits: TopicLimits,
+        watchdog: Watchdog,
+    ) -> Sink:
         pipeline = self._pipeline
-        topics = OutputTopics(pipeline.output_topic, pipeline.dead_letter_topic, pipeline.output_partitioning)
+        topics = OutputTopics(
+            pipeline.output_topic,
+            pipeline.dead_letter_topic,
+            pipeline.output_partitioning,
+            limits.dead_letter_bytes,
+            limits.before_max_ms,
+            limits.after_max_ms,
+        )
         if delivery.transactional_id is None:
             return AtLeastOnceSink(properties, source, topics, delivery, self._clock, watchdog)
         return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
@@ -196,7 +334,7 @@ def _stable_model(settings: Settings, name: str) -> tuple[OnnxModel, int]:
 
 
 def _wire_format(
-    settings: Settings, pipeline: Pipeline, directory: SchemaDirectory, output: Schema
+    settings: Settings, pipeline: Pipeline, directory: SchemaDirectory, output: Schema, clock: Clock
 ) -> tuple[Framing, SchemaSource, bytes]:
     """How records are framed, where writer schemas come from, and the header of our predictions."""
     if settings.schemas.registry_url is None:
@@ -209,7 +347,7 @@ def _wire_format(
         schema_id = registry.output_id(subject, output.text, register=settings.schemas.auto_register)
     except SchemaRegistryUnavailable as exc:
         raise NotReachable(f"schema registry {exc}") from exc
-    return ConfluentFraming(), registry, ConfluentFraming.header(schema_id)
+    return ConfluentFraming(), BackgroundLookups(registry, clock), ConfluentFraming.header(schema_id)
 
 
 def train(

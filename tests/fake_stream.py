@@ -10,10 +10,13 @@ from fakes import NOW_MS, FakeRecord
 from app.errors import Aborted, BrokerUnavailable
 from app.facts import BatchScored, Outcomes
 from app.pipeline.batcher import BatchPolicy, MicroBatcher
-from app.records import Predictions, TopicPartition
+from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
+from app.records import TopicPartition, predictions_of
 from app.worker.chain import ScoredBatch
 from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
+
+NO_FLOOD = DeadLetterLimit(1_000_000, 60.0)
 
 
 class FakeBroker:
@@ -23,6 +26,7 @@ class FakeBroker:
         self.sources = [TopicPartition("events", number) for number in range(partitions)]
         self.records = {source: [] for source in self.sources}
         self.committed = dict.fromkeys(self.sources, 0)
+        self.notes = {}
         self.outcomes = []
 
     def append(self, partition, count=1):
@@ -46,6 +50,7 @@ class FakeSource:
         self.joined = False
         self.events = []
         self.paused = False
+        self.held = set()
         self.closed = False
         self.seeks_fail = 0
         self.position = {}
@@ -56,7 +61,7 @@ class FakeSource:
     def poll(self, max_records, timeout_s):
         self._rebalance()
         found = []
-        for source in sorted(self.owned):
+        for source in sorted(self.owned - self.held):
             if self.paused:
                 break
             log = self._broker.records[source][self.position[source] :][: max_records - len(found)]
@@ -72,6 +77,12 @@ class FakeSource:
     def resume(self):
         self.paused = False
 
+    def hold(self, sources):
+        self.held |= sources & self.owned
+
+    def release(self, sources):
+        self.held -= sources
+
     def rewind(self, points):
         if self.seeks_fail:
             self.seeks_fail -= 1
@@ -85,6 +96,9 @@ class FakeSource:
 
     def starts(self, sources):
         return {source: self._broker.committed[source] for source in sources}
+
+    def notes(self, sources):
+        return [self._broker.notes[source] for source in sources if source in self._broker.notes]
 
     def end_offsets(self):
         return {source: len(self._broker.records[source]) for source in self.owned}
@@ -109,18 +123,23 @@ class FakeSource:
 
     def _drop(self, sources):
         self.owned -= sources
+        self.held -= sources
         for source in sources:
             self.position.pop(source, None)
 
 
 class FakeSink:
-    """Outputs and offsets become the broker's together. `aborts` settlements fail first; `room` can be taken away."""
+    """Outputs and offsets become the broker's together. `aborts` settlements fail first; `room` can be taken away.
+
+    `settles`: whether anything falls due by itself.
+    """
 
     def __init__(self, broker, source):
         self._broker, self._source = broker, source
         self._open = []
         self.aborts = 0
         self.room = True
+        self.settles = True
         self.broken = 0
         self.commits = 0
         self.closed = False
@@ -129,14 +148,17 @@ class FakeSink:
         return self.room
 
     def deliver(self, predictions, dead_letters):
-        self._open += [tuple(value.decode().split("@")) for value in predictions.values]
+        values = [*predictions.values, *(letter.value for letter in dead_letters)]
+        self._open += [tuple(value.decode().split("@")) for value in values]
 
-    def settle(self, offsets, *, idle):
+    def settle(self, offsets, note, *, idle):
         if not self._open and not offsets:
             return True
-        return self.settle_now(offsets, 1.0)
+        if not self.settles:
+            return False
+        return self.settle_now(offsets, note, 1.0)
 
-    def settle_now(self, offsets, within_s):
+    def settle_now(self, offsets, note, within_s):
         if self.aborts:
             self.aborts -= 1
             self._open.clear()
@@ -145,6 +167,7 @@ class FakeSink:
         for source, offset in offsets.items():
             assert offset >= self._broker.committed[source], "committed backwards"
             self._broker.committed[source] = offset
+            self._broker.notes[source] = note
         for partition, offset in self._open:
             self._broker.outcomes.append((TopicPartition("events", int(partition)), int(offset)))
         self._open.clear()
@@ -188,6 +211,9 @@ class RecordingObserver:
     def pulse(self, fact):
         self.facts.append(fact)
 
+    def offset_reset(self, reason, missed):
+        self.facts.append((reason, missed))
+
     def transaction(self, result):
         self.facts.append(result)
 
@@ -198,7 +224,7 @@ def copy_offsets(batch, origin):
     values = [f"{p}@{o}".encode() for p, o in zip(partitions.tolist(), origin.offsets.tolist(), strict=True)]
     rows = len(batch)
     return ScoredBatch(
-        predictions=Predictions(values, [None] * rows, partitions),
+        predictions=predictions_of(values, [None] * rows, partitions),
         dead_letters=[],
         scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, 0.001, "fake", "1"),
         outcomes=Outcomes("fake", "1", rows, 0, {"0": rows}, {}, origin.timestamps_ms, np.ones(rows)),
@@ -209,10 +235,19 @@ class Rig:
     """A stream worker on fakes; `turn` until nothing is left to do."""
 
     def __init__(
-        self, clock, *, partitions=2, score=copy_offsets, max_records=4, max_wait_s=0.01, drain_timeout_s=20.0
+        self,
+        clock,
+        *,
+        partitions=2,
+        score=copy_offsets,
+        max_records=4,
+        max_wait_s=0.01,
+        drain_timeout_s=20.0,
+        flood_limit=NO_FLOOD,
+        broker=None,
     ):
         self.clock = clock
-        self.broker = FakeBroker(partitions)
+        self.broker = broker or FakeBroker(partitions)
         self.source = FakeSource(self.broker, clock)
         self.sink = FakeSink(self.broker, self.source)
         self.observer = RecordingObserver()
@@ -221,6 +256,7 @@ class Rig:
             sink=self.sink,
             batcher=MicroBatcher(BatchPolicy(max_records=max_records, max_wait_s=max_wait_s), clock),
             scoring=Scoring(score, "test"),
+            flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(drain_timeout_s),
             clock=clock,
             observer=self.observer,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.errors import DecodeFailed, Reason, SchemaRegistryUnavailable
+from app.errors import DecodeFailed, ModelFailed, Reason, SchemaRegistryUnavailable
 from app.records import Headers
 from app.specs import InputSpec, Output
 
@@ -98,7 +98,7 @@ Answers = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 @dataclass
 class FakeModel:
-    """A model whose answers are a function; `seen` has every batch it was given."""
+    """A model whose answers are a function; `seen` has every batch it was given; `at_fault`: golden rows fail."""
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[Output, ...]
@@ -108,11 +108,16 @@ class FakeModel:
     digest: str = "0123456789abcdef"
     event_schema: str = "Event"
     prediction_schema: str = "Prediction"
+    at_fault: bool = False
     seen: list[Mapping[str, np.ndarray]] = field(default_factory=list)
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.seen.append(tensors)
         return self.answer(tensors)
+
+    def check(self) -> None:
+        if self.at_fault:
+            raise ModelFailed("the model is at fault")
 
 
 def giving(**outputs: Any) -> Answers:

@@ -1,4 +1,4 @@
-"""`inference-worker run` and `check-config`."""
+"""`inference-worker run`."""
 
 from pathlib import Path
 from typing import Annotated

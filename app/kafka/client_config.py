@@ -1,9 +1,10 @@
 """Settings → librdkafka properties. The reasons for each value we fix are beside it."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from confluent_kafka import KafkaException
 
@@ -47,7 +48,10 @@ ALLOWED_CLIENT_PROPERTIES = frozenset(
 _CONSUMER_ONLY = ("fetch.", "heartbeat.", "max.partition.", "max.poll.", "queued.")
 _PRODUCER_ONLY = ("linger.", "message.max.")
 
-Properties = dict[str, str | int | float | bool]
+LARGEST_MESSAGE_BYTES = 1_000_000_000  # what the client allows
+LARGEST_BATCH_BYTES = 1_000_000  # the client's default
+
+Properties = dict[str, Any]  # text, numbers, truth values; and the logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,6 @@ class GroupPolicy:
     group_id: str
     protocol: Literal["classic", "consumer"] = "classic"
     session_timeout_s: float = 10.0
-    start_from: Literal["earliest", "latest", "fail"] = "earliest"
     instance_id: str | None = None
 
 
@@ -86,6 +89,8 @@ class DeliveryPolicy:
     transaction_timeout_s: float = 10.0
     compression: str = "none"
     max_queued_bytes: int = 32 * 1024 * 1024
+    max_message_bytes: int = 1_000_000
+    max_batch_bytes: int = 1_000_000
 
 
 @contextmanager
@@ -94,7 +99,9 @@ def settings_accepted() -> Iterator[None]:
     try:
         yield
     except KafkaException as exc:
-        raise BadSettings(f"kafka: the client refuses its settings: {exc.args[0].str()}") from exc
+        text = exc.args[0].str()
+        hint = " (the wrong key_password, or no PEM file?)" if "ssl.key.location" in text else ""
+        raise BadSettings(f"kafka: the client refuses its settings: {text}{hint}") from exc
 
 
 def admin_properties(policy: ClientPolicy) -> Properties:
@@ -110,7 +117,7 @@ def consumer_properties(policy: ClientPolicy, group: GroupPolicy, queue_bytes: i
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
-        "auto.offset.reset": "error" if group.start_from == "fail" else group.start_from,
+        "auto.offset.reset": "error",  # told to us, who log and count it; the client would start anywhere silently
         # At its default of 1 s a client that has caught up with its queue limit sits idle most of the time.
         "fetch.queue.backoff.ms": 10,
         # An overhead of ~250 bytes a record is not counted in the limit by size, so bound the number too.
@@ -155,7 +162,11 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
             "message.timeout.ms": timeout_ms,
             "linger.ms": 5,  # committing flushes at once whatever this says
         }
-    return properties | _common(policy, _CONSUMER_ONLY)
+    sizes: Properties = {
+        "message.max.bytes": min(delivery.max_message_bytes, LARGEST_MESSAGE_BYTES),
+        "batch.size": min(delivery.max_batch_bytes, LARGEST_BATCH_BYTES),  # a topic refuses larger batches whole
+    }
+    return properties | _common(policy, _CONSUMER_ONLY) | sizes
 
 
 def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Properties:
@@ -164,7 +175,10 @@ def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Prope
         "bootstrap.servers": policy.bootstrap_servers,
         "client.id": policy.client_id,
         "socket.nagle.disable": True,
-        "log_level": 0,  # what matters comes through the error callback, once, in our own log format
+        # What matters comes through the error callback, once; fatal errors are printed all the same, so they get
+        # a logger, whose lines `observe/log.py` puts into our format.
+        "log_level": 0,
+        "logger": logging.getLogger("librdkafka"),
         **policy.security,
         **extra,
     }

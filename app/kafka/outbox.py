@@ -5,7 +5,7 @@ Java clients do, and a null key then takes the source partition (modulo the numb
 no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -14,11 +14,16 @@ from typing import Any, Literal
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from app.clock import Clock
 from app.errors import BrokerUnavailable, DeliveryFailed
 from app.kafka.client_config import Properties, settings_accepted
 from app.records import DeadLetter, Predictions
 
 ASK_TIMEOUT_S = 5.0
+FOR_EVER_MS = 2**63 - 1
+FRAMING_BYTES = 512  # a record's and its batch's own fields, with a margin
+HEADER_FRAMING_BYTES = 10  # the lengths of one header's name and value
+CLOCKS_DIFFER_MS = 60_000  # ours and the broker's: a timestamp nearer to a limit than this counts as beyond it
 FULL_WAIT_S = 0.01
 _HASHED = -1  # librdkafka's "let the partitioner choose"
 _PASSING = {  # undelivered because of time or because we took them back: the transaction is done again
@@ -39,11 +44,14 @@ _PRODUCER_SPENT = {  # it takes nothing more: not a judgement on the record at h
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
-    """Where a pipeline's outputs go."""
+    """Where a pipeline's outputs go, and what the dead-letter topic takes: bytes, and timestamps around now."""
 
     predictions: str
     dead_letters: str
     partitioning: Literal["source", "key"] = "source"
+    dead_letter_bytes: int = 1_000_000
+    before_max_ms: int = FOR_EVER_MS
+    after_max_ms: int = FOR_EVER_MS
 
 
 def new_producer(properties: Properties) -> Producer:
@@ -59,9 +67,9 @@ class Outbox:
     fatal error from whatever call comes next.
     """
 
-    def __init__(self, producer: Producer, topics: OutputTopics, max_queued_bytes: int) -> None:
+    def __init__(self, producer: Producer, topics: OutputTopics, max_queued_bytes: int, clock: Clock) -> None:
         self.producer = producer
-        self._topics = topics
+        self._topics, self._clock = topics, clock
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0  # since the queue was last seen empty: an upper bound
         self._refused: KafkaError | None = None
@@ -102,7 +110,7 @@ class Outbox:
                 if errors[0].code() in _PRODUCER_SPENT:
                     raise KafkaException(errors[0])
                 raise DeliveryFailed(f"{len(errors)} predictions were not queued, the first: {errors[0]}")
-        self._queued_bytes += sum(map(len, predictions.values))
+        self._queued_bytes += int(predictions.sizes.sum())
         for letter in dead_letters:
             self._put_dead_letter(letter)
 
@@ -158,33 +166,54 @@ class Outbox:
         return letter.partition % self._partition_count(self._topics.dead_letters)
 
     def _put_dead_letter(self, letter: DeadLetter) -> None:
-        partition = self._target_of(letter)
         fields: dict[str, Any] = {
             "key": letter.key,
+            "value": letter.value,
             "headers": list(letter.headers),
-            "partition": partition,
+            "partition": self._target_of(letter),
             "on_delivery": self._on_delivery,
         }
-        if letter.timestamp_ms is not None:
-            fields["timestamp"] = letter.timestamp_ms
+        self._set_timestamp(fields, letter.timestamp_ms)
+        self._fit(fields, letter)
         try:
-            self._produce_within_limit(letter.value, fields)
+            self.producer.produce(self._topics.dead_letters, **fields)
         except (BufferError, KafkaException) as exc:
             if isinstance(exc, KafkaException) and exc.args[0].code() in _PRODUCER_SPENT:
                 raise
             raise DeliveryFailed(f"a dead letter was not queued: {exc}") from exc
-        self._queued_bytes += len(letter.value or b"") + len(letter.key or b"")
+        self._queued_bytes += _size(fields)
 
-    def _produce_within_limit(self, value: bytes | None, fields: dict[str, Any]) -> None:
-        """Without its payload if only that makes it too large: the headers still say where the event is."""
-        try:
-            self.producer.produce(self._topics.dead_letters, value=value, **fields)
-        except KafkaException as exc:
-            if exc.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                raise
+    def _set_timestamp(self, fields: dict[str, Any], timestamp_ms: int | None) -> None:
+        """The event's own; where the topic takes no such time, a header keeps it."""
+        if timestamp_ms is None:
+            return
+        ahead_ms = timestamp_ms - self._clock.now_ms()
+        if -self._topics.before_max_ms < ahead_ms - CLOCKS_DIFFER_MS and (
+            ahead_ms + CLOCKS_DIFFER_MS < self._topics.after_max_ms
+        ):
+            fields["timestamp"] = timestamp_ms
+        else:
+            fields["headers"].append(("inference.timestamp_ms", str(timestamp_ms).encode()))
+
+    def _fit(self, fields: dict[str, Any], letter: DeadLetter) -> None:
+        """Leave the payload out if the topic does not take it; then the event's own key and headers.
+
+        Our headers still say where the event is.
+        """
+        if _size(fields) > self._topics.dead_letter_bytes:
+            fields["value"] = None
             fields["headers"].append(("inference.payload", b"omitted: too large"))
-            self.producer.produce(self._topics.dead_letters, value=None, **fields)
+        if _size(fields) > self._topics.dead_letter_bytes:
+            fields["key"] = None
+            fields["headers"] = [*fields["headers"][letter.event_headers :], ("inference.key", b"omitted: too large")]
+            fields["partition"] = letter.partition % self._partition_count(self._topics.dead_letters)
 
     def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None and self._refused is None:
             self._refused = error
+
+
+def _size(fields: Mapping[str, Any]) -> int:
+    """Of a record as it is sent, a little more than it will be."""
+    headers = sum(len(name.encode()) + len(value or b"") + HEADER_FRAMING_BYTES for name, value in fields["headers"])
+    return len(fields["key"] or b"") + len(fields["value"] or b"") + headers + FRAMING_BYTES

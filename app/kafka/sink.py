@@ -31,7 +31,7 @@ class AtLeastOnceSink:
         watchdog: Watchdog,
     ) -> None:
         self._source, self._policy, self._clock, self._watchdog = source, policy, clock, watchdog
-        self._outbox = Outbox(new_producer(properties), topics, policy.max_queued_bytes)
+        self._outbox = Outbox(new_producer(properties), topics, policy.max_queued_bytes, clock)
         self._log = structlog.get_logger()
         self._safe: dict[TopicPartition, int] = {}
         self._last_commit = clock.monotonic()
@@ -46,7 +46,7 @@ class AtLeastOnceSink:
         with self._translated():
             self._outbox.put(predictions, dead_letters)
 
-    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+    def settle(self, offsets: Mapping[TopicPartition, int], note: str, *, idle: bool) -> bool:
         """True once what was delivered is acknowledged; offsets follow every commit interval."""
         del idle  # offsets cost the same whenever they are sent
         overdue = self._clock.monotonic() - self._last_commit >= self._policy.commit_interval_s
@@ -54,10 +54,10 @@ class AtLeastOnceSink:
             return False
         self._safe = {**self._source.take_failed_commits(), **self._safe, **offsets}
         if overdue:
-            self._commit(asynchronous=True)
+            self._commit(note, asynchronous=True)
         return True
 
-    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+    def settle_now(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> bool:
         """Flush, then commit and wait for the answer."""
         with self._translated(), self._watchdog.expecting("flush", within_s + CALL_MARGIN_S):
             if self._outbox.producer.flush(within_s):
@@ -65,7 +65,7 @@ class AtLeastOnceSink:
         self._outbox.raise_refusal(passing=False)
         self._safe |= offsets
         with self._watchdog.expecting("commit", within_s + CALL_MARGIN_S):
-            return self._commit(asynchronous=False)
+            return self._commit(note, asynchronous=False)
 
     def abandon(self) -> None:
         """Nothing delivered can be taken back; it will be delivered again, which this mode allows."""
@@ -106,11 +106,11 @@ class AtLeastOnceSink:
         except KafkaException as exc:
             raise DeliveryFailed(f"the producer failed: {exc.args[0].str()}") from exc
 
-    def _commit(self, *, asynchronous: bool) -> bool:
+    def _commit(self, note: str, *, asynchronous: bool) -> bool:
         self._last_commit = self._clock.monotonic()
         if not self._safe:
             return True
-        partitions = [ClientPartition(*source, offset) for source, offset in self._safe.items()]
+        partitions = [ClientPartition(*source, offset, note) for source, offset in self._safe.items()]
         try:
             if asynchronous:
                 self._source.consumer.commit(offsets=partitions, asynchronous=True)

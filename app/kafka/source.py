@@ -1,17 +1,19 @@
 """The consumer: records in, and every assignment change out. Hides the client library's consumer."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
+from typing import Literal
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead
+from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead, Fenced
 from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.watchdog import Watchdog
-from app.ports import AssignmentListener
+from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
+
+StartFrom = Literal["earliest", "latest", "fail"]
 
 STARTS_TIMEOUT_S = 1.0
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
@@ -30,17 +32,25 @@ _REFUSALS = {
 class KafkaSource:
     """One consumer of one group. One thread only; callbacks run inside `poll` and `close`."""
 
-    def __init__(self, properties: Properties, topics: Sequence[str], watchdog: Watchdog) -> None:
-        self._topics, self._watchdog = list(topics), watchdog
+    def __init__(
+        self,
+        properties: Properties,
+        topics: Sequence[str],
+        start_from: StartFrom,
+        watchdog: Watchdog,
+        observer: SourceObserver,
+    ) -> None:
+        self._topics, self._start_from = list(topics), start_from
+        self._watchdog, self._observer = watchdog, observer
         self._listener: AssignmentListener | None = None
         self._log = structlog.get_logger().bind(group=properties["group.id"])
-        self._starts_at_the_beginning = properties["auto.offset.reset"] == "earliest"
         self._failed_commits: dict[TopicPartition, int] = {}
         with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
         self._owned: set[TopicPartition] = set()
         self._gave_up_some = False  # during the current poll
         self._paused = False
+        self._held: set[TopicPartition] = set()
         self._closed = False
         self._joined = False
         # Under `consumer` an empty assignment calls nobody back; the member's epoch, in here, changes all the same.
@@ -82,7 +92,7 @@ class KafkaSource:
             if messages and max_records > 1:
                 messages += self._consumer.consume(max_records - 1, 0)
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
-            messages = [message for message in messages if message.error() is None or self._report(message.error())]
+            messages = [message for message in messages if message.error() is None or self._report(message)]
         if self._gave_up_some:  # in the middle of consume(), which also gives back what it had taken before
             messages = [m for m in messages if (m.topic(), m.partition()) in self._owned]
         if not self._joined and self._stranger is not None:
@@ -98,8 +108,21 @@ class KafkaSource:
     def resume(self) -> None:
         """Fetch again."""
         if self._paused:
-            self._consumer.resume([ClientPartition(*source) for source in self._owned])
+            self._consumer.resume([ClientPartition(*source) for source in self._owned - self._held])
             self._paused = False
+
+    def hold(self, sources: Set[TopicPartition]) -> None:
+        """Stop fetching these partitions, whatever `resume` says, until they are released or taken away."""
+        mine = self._owned & sources
+        self._held |= mine
+        self._consumer.pause([ClientPartition(*source) for source in mine])
+
+    def release(self, sources: Set[TopicPartition]) -> None:
+        """Fetch held partitions again."""
+        free = self._held & sources
+        self._held -= free
+        if not self._paused:
+            self._consumer.resume([ClientPartition(*source) for source in free])
 
     def rewind(self, points: Mapping[TopicPartition, int]) -> None:
         """Read these owned partitions again from these offsets."""
@@ -133,8 +156,16 @@ class KafkaSource:
         starts = {TopicPartition(p.topic, p.partition): p.offset for p in found}
         for source in [source for source, offset in starts.items() if offset < 0]:
             low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), cached=True)
-            starts[source] = low if self._starts_at_the_beginning else high
+            starts[source] = low if self._start_from == "earliest" else high
         return {source: offset for source, offset in starts.items() if offset >= 0}
+
+    def notes(self, sources: Set[TopicPartition]) -> list[str]:
+        """What was committed along with the offsets of these partitions, as far as that is known."""
+        try:
+            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
+        except KafkaException:
+            return []
+        return [partition.metadata for partition in found if partition.metadata]
 
     def take_failed_commits(self) -> dict[TopicPartition, int]:
         """Offsets of owned partitions whose asynchronous commit failed since the last call."""
@@ -171,6 +202,7 @@ class KafkaSource:
         self._log.info("partitions_revoked", partitions=_readable(sources))
         self._heard().on_revoked(sources)
         self._owned -= sources
+        self._held -= sources
         self._gave_up_some = True
         consumer.incremental_unassign(partitions)
 
@@ -178,6 +210,7 @@ class KafkaSource:
         sources = _sources(partitions) & self._owned
         self._log.warning("partitions_lost", partitions=_readable(sources))
         self._owned -= sources
+        self._held -= sources
         self._gave_up_some = True
         self._heard().on_lost(sources)
         consumer.incremental_unassign(partitions)
@@ -199,21 +232,67 @@ class KafkaSource:
     def _on_error(self, error: KafkaError) -> None:
         self._log.warning("broker_error", code=error.name(), message=error.str())
 
-    def _report(self, error: Any) -> bool:  # noqa: ANN401 - KafkaError, untyped at its source
-        """Log an error that came as a message, or raise if nothing will follow it. Always False."""
+    def _report(self, message: Message) -> bool:
+        """Act on an error that came as a message, or raise if nothing will follow it. Always False."""
+        error = message.error()
+        if error is None:
+            raise RuntimeError("only messages that are errors are reported")
         for code, refusal in _REFUSALS.items():
-            # a fatal error hides the code of its cause, not the text
-            if error.code() == code or (error.code() == KafkaError._FATAL and KafkaError(code).str() in error.str()):  # noqa: SLF001
+            if _is(error, code):
                 raise BrokerRefused(f"{refusal}: {error.str()}")
+        if _is(error, KafkaError.FENCED_INSTANCE_ID):
+            raise Fenced(
+                "another consumer uses our group instance id; with worker.static_membership every live worker needs "
+                f"its own worker.instance_id ({error.str()})"
+            )
         # In a message _FATAL is always fatal, whatever .fatal() says: after it the consumer is silent for ever.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the client's name
             raise ConsumerDead(f"the consumer cannot go on: {error.str()}")
         if error.code() in _UNREADABLE:
             raise ConsumerDead(f"records cannot be read, and would be passed over: {error.str()}")
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
-        self._log.warning("consumer_error", code=error.name(), message=error.str())
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the client's name
+            self._start(TopicPartition(str(message.topic()), int(message.partition() or 0)), message.offset(), error)
+        else:
+            self._log.warning("consumer_error", code=error.name(), message=error.str())
         return False
+
+    def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
+        """There is no committed offset, or the record at it is gone: start where the setting says.
+
+        The client is told to report this instead of doing it, because it would do it silently.
+        """
+        if self._start_from == "fail":
+            raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
+        if source not in self._owned:
+            return
+        where = ClientPartition(*source, OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END)
+        missed = 0
+        if offset is None or offset < 0:
+            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=self._start_from)
+        else:
+            missed = self._missed(source, offset)
+            self._log.error(
+                "committed_offset_out_of_range",
+                source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
+            )  # fmt: skip
+        self._observer.offset_reset("no_committed_offset" if offset is None or offset < 0 else "out_of_range", missed)
+        self._consumer.incremental_unassign([where])
+        self._consumer.incremental_assign([where])
+        if self._paused or source in self._held:
+            self._consumer.pause([where])
+
+    def _missed(self, source: TopicPartition, offset: int) -> int:
+        """How many offsets from this one on are passed over; 0 if the broker does not say."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
+        except KafkaException:
+            return 0
+        return max(0, (low if self._start_from == "earliest" else high) - offset)
+
+
+def _is(error: KafkaError, code: int) -> bool:
+    """Whether this is the error or, since a fatal error hides the code of its cause but not the text, its cause."""
+    return error.code() == code or (error.code() == KafkaError._FATAL and KafkaError(code).str() in error.str())  # noqa: SLF001 - the client's name
 
 
 def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:

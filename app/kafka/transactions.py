@@ -28,6 +28,7 @@ from app.records import DeadLetter, Predictions, TopicPartition
 CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
 PURGE_ATTEMPTS, PURGE_S = 3, 0.2
 RECOVERY_CALL_S = 5.0  # short, so that the stream thread keeps polling between attempts
+LEAST_CALL_S = 0.1  # a call without any time would fail although the broker is there
 RETRIES = 3  # of a call the client calls retriable; after that its result counts as indefinite
 
 _FENCED = {
@@ -35,7 +36,6 @@ _FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 }
-_DENIED = {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 
 
 class TransactionalSink:
@@ -56,7 +56,7 @@ class TransactionalSink:
         self._clock, self._watchdog, self._observer = clock, watchdog, observer
         self._log = structlog.get_logger().bind(transactional_id=policy.transactional_id)
         self._outbox: Outbox | None = None
-        self._first: Producer | None = new_producer(properties)  # now, so that bad settings are a bad start
+        self._candidate: Producer | None = new_producer(properties)  # now, so that bad settings are a bad start
         self._begun_at: float | None = None
         self._last_fenced = False
 
@@ -78,18 +78,18 @@ class TransactionalSink:
             self.abandon()
             raise
 
-    def settle(self, offsets: Mapping[TopicPartition, int], *, idle: bool) -> bool:
+    def settle(self, offsets: Mapping[TopicPartition, int], note: str, *, idle: bool) -> bool:
         """Commit if nothing else waits, or the commit interval has passed."""
         if self._begun_at is None:
             return True
         if not idle and self._clock.monotonic() - self._begun_at < self._policy.commit_interval_s:
             return False
-        self._commit(offsets, self._policy.transaction_timeout_s)
+        self._commit(offsets, note, self._policy.transaction_timeout_s)
         return True
 
-    def settle_now(self, offsets: Mapping[TopicPartition, int], within_s: float) -> bool:
+    def settle_now(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> bool:
         """Commit within this time."""
-        self._commit(offsets, within_s)
+        self._commit(offsets, note, within_s)
         return True
 
     def abandon(self) -> None:
@@ -107,27 +107,27 @@ class TransactionalSink:
     def recovered(self) -> bool:
         """Whether there is a producer whose transactions the broker knows; makes one if not.
 
-        Raises Fenced if another producer took our transactional id twice in a row, BrokerRefused if we may
-        not use it.
+        Raises Fenced if another producer took our transactional id meanwhile, BrokerRefused if the broker will
+        never let us use it.
         """
         if self._outbox is not None:
             return True
-        producer = self._first or new_producer(self._properties)
-        self._first = None
+        producer = self._candidate = self._candidate or new_producer(self._properties)
         try:
             with self._watchdog.expecting("init_transactions", RECOVERY_CALL_S + CALL_MARGIN_S):
                 producer.init_transactions(RECOVERY_CALL_S)
         except KafkaException as exc:
             error = exc.args[0]
-            if error.code() in _DENIED:
-                raise BrokerRefused(
-                    f"transactional id {self._policy.transactional_id!r} may not be used: {error.str()}"
-                ) from exc
             if error.fatal() and error.code() in _FENCED:
                 raise self._fenced(error) from exc
+            if not error.retriable():
+                raise BrokerRefused(
+                    f"transactional id {self._policy.transactional_id!r} may not be used: {error.name()}: {error.str()}"
+                ) from exc
             self._log.warning("transactions_not_ready", error=error.str())
             return False
-        self._outbox = Outbox(producer, self._topics, self._policy.max_queued_bytes)
+        self._outbox = Outbox(producer, self._topics, self._policy.max_queued_bytes, self._clock)
+        self._candidate = None
         return True
 
     def forget(self, sources: Set[TopicPartition]) -> None:
@@ -148,18 +148,19 @@ class TransactionalSink:
             outbox.producer.begin_transaction()
             self._begun_at = self._clock.monotonic()
 
-    def _commit(self, offsets: Mapping[TopicPartition, int], within_s: float) -> None:
+    def _commit(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> None:
         if self._begun_at is None and not offsets:
             return
         outbox = self._ready()
         with self._translated():
             self._begin(outbox)
-        partitions = [ClientPartition(*source, offset) for source, offset in offsets.items()]
+        partitions = [ClientPartition(*source, offset, note) for source, offset in offsets.items()]
+        deadline = self._clock.monotonic() + within_s
         try:
             if partitions:
                 group = self._consumer.consumer_group_metadata()
                 self._call("send_offsets_to_transaction", within_s, partitions, group)
-            self._call("commit_transaction", within_s)
+            self._call("commit_transaction", max(LEAST_CALL_S, deadline - self._clock.monotonic()))
         except KafkaException as exc:
             self._after_failure(exc.args[0])
             outbox.raise_refusal(passing=True)
@@ -184,12 +185,15 @@ class TransactionalSink:
     def _call(self, name: str, within_s: float, *arguments: object) -> None:
         """Call the producer, again while the client says that is all it takes."""
         method = getattr(self._ready().producer, name)
+        deadline = self._clock.monotonic() + within_s
         for attempt in range(RETRIES):
+            left_s = max(LEAST_CALL_S, deadline - self._clock.monotonic())
             try:
-                with self._watchdog.expecting(name, within_s + CALL_MARGIN_S):
-                    method(*arguments, within_s)
+                with self._watchdog.expecting(name, left_s + CALL_MARGIN_S):
+                    method(*arguments, left_s)
             except KafkaException as exc:
-                if attempt == RETRIES - 1 or not exc.args[0].retriable():
+                in_time = self._clock.monotonic() < deadline
+                if attempt == RETRIES - 1 or not in_time or not exc.args[0].retriable():
                     raise
                 continue
             return

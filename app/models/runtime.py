@@ -89,6 +89,16 @@ class OnnxModel:
                 raise ModelFailed(f"model {self.name!r} version {self.version}: output {name!r} of {n} rows is {shape}")
         return dict(zip(self._output_names, arrays, strict=True))
 
+    def check(self) -> None:
+        """Score the golden rows. Raises ModelFailed if the model fails on them, or no longer answers as it did."""
+        golden, what = self._manifest.golden, f"model {self.name!r} version {self.version}"
+        try:
+            answers = self.run(golden_tensors(self._manifest))
+            for output in self.outputs:
+                _compare(answers[output.name], golden.outputs[output.name], golden.atol, output, what)
+        except (ModelFailed, ModelInvalid) as exc:
+            raise ModelFailed(f"the model is at fault, not the records: its golden rows fail too: {exc}") from exc
+
 
 def load_model(stored: StoredModel, policy: RuntimePolicy) -> OnnxModel:
     """Verify, load, check and warm up one version.
@@ -179,12 +189,17 @@ def _check_shape(found: list[int | str | None], row: tuple[int, ...], what: str)
 
 def _warm_up(model: OnnxModel, manifest: Manifest, policy: RuntimePolicy, what: str) -> None:
     """Compare the golden rows, then score them repeated to each warm-up size."""
-    golden = {spec.name: golden_tensor(spec, manifest.golden.inputs[spec.name]) for spec in manifest.inputs}
+    golden = golden_tensors(manifest)
     answers = model.run(golden)
     for output in manifest.outputs:
         _compare(answers[output.name], manifest.golden.outputs[output.name], manifest.golden.atol, output, what)
     for rows in policy.warm_up_rows:
         model.run({name: np.resize(tensor, (rows, *tensor.shape[1:])) for name, tensor in golden.items()})
+
+
+def golden_tensors(manifest: Manifest) -> dict[str, Array]:
+    """The golden rows of every input, as the model takes them."""
+    return {spec.name: golden_tensor(spec, manifest.golden.inputs[spec.name]) for spec in manifest.inputs}
 
 
 def golden_tensor(spec: InputSpec, rows: Rows) -> Array:

@@ -1,4 +1,8 @@
-"""Structured logs on standard error: JSON in production, coloured lines for people."""
+"""Structured logs on standard error: JSON in production, coloured lines for people.
+
+Libraries that log through Python's `logging`, the Kafka client among them, are heard from warnings up, as the event
+`library_log`. No traceback shows local variables: they may hold secrets.
+"""
 
 import logging
 import sys
@@ -20,7 +24,9 @@ def configure_logs(level: str, style: Literal["console", "json"]) -> None:
         structlog.configure(
             processors=[
                 *shared,
-                structlog.processors.dict_tracebacks,
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+                ),
                 structlog.processors.JSONRenderer(serializer=orjson.dumps),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -29,8 +35,25 @@ def configure_logs(level: str, style: Literal["console", "json"]) -> None:
         )
     else:
         structlog.configure(
-            processors=[*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+            processors=[
+                *shared,
+                structlog.dev.ConsoleRenderer(
+                    colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                ),
+            ],
             wrapper_class=structlog.make_filtering_bound_logger(threshold),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
             cache_logger_on_first_use=False,
         )
+    root = logging.getLogger()
+    root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Libraries)), _Libraries()]
+
+
+class _Libraries(logging.Handler):
+    """From `logging` into our own logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, "library_log", logger=record.name, message=record.getMessage())

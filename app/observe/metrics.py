@@ -87,6 +87,23 @@ TABLE = (
         "inference_transactions_total", "counter", "transactions", ("result",),
         "committed, aborted, or dropped when only the broker knows how it ended.",
     ),
+    MetricSpec(
+        "inference_offset_resets_total", "counter", "partitions", ("pipeline", "reason"),
+        "Starts without a usable committed offset: no_committed_offset (a new group), or out_of_range "
+        "(retention overtook the group, or the topic was made anew).",
+    ),
+    MetricSpec(
+        "inference_records_missed_total", "counter", "records", ("pipeline",),
+        "Offsets passed over by such a start: those records were never read.",
+    ),
+    MetricSpec(
+        "inference_partition_changes_total", "counter", "changes", ("topic",),
+        "A topic's number of partitions changed since the start; where outputs go did not follow.",
+    ),
+    MetricSpec(
+        "inference_waiting_partitions", "gauge", "partitions", ("pipeline",),
+        "Owned partitions held back until the schema registry tells a writer schema.",
+    ),
     MetricSpec("inference_rebalances_total", "counter", "rebalances", ("kind",), "assigned, revoked or lost."),
     MetricSpec(
         "inference_busy_ratio", "gauge", "share", (),
@@ -135,6 +152,10 @@ class Metrics:
     def model_loaded(self, model: str, version: str, load_s: float) -> None:
         """A model version was loaded, verified and warmed up."""
         self.gauges["inference_model_load_seconds"].labels(model, version).set(load_s)
+
+    def partitions_changed(self, topic: str) -> None:
+        """A topic has another number of partitions than before."""
+        self.counters["inference_partition_changes_total"].labels(topic).inc()
 
     def busy(self, pipeline: str, ratio: float, records_per_second: float | None) -> None:
         """How busy one pipeline's loop was, and what it could do."""
@@ -190,6 +211,11 @@ class PipelineObserver:
         """A transaction ended, or was left to the broker."""
         self._counters["inference_transactions_total"].labels(result).inc()
 
+    def offset_reset(self, reason: str, missed: int) -> None:
+        """A partition started without a usable committed offset."""
+        self._counters["inference_offset_resets_total"].labels(self._pipeline, reason).inc()
+        self._counters["inference_records_missed_total"].labels(self._pipeline).inc(missed)
+
     def rebalanced(self, kind: str) -> None:
         """The assignment changed."""
         self._counters["inference_rebalances_total"].labels(kind).inc()
@@ -202,6 +228,7 @@ class PipelineObserver:
         """The loop's state, about once a second."""
         self._metrics.busy(self._pipeline, fact.busy_ratio, fact.records_per_second)
         self._gauges["inference_buffered_bytes"].labels(self._pipeline).set(fact.buffered_bytes)
+        self._gauges["inference_waiting_partitions"].labels(self._pipeline).set(fact.waiting_partitions)
         values: dict[_LagSeries, float] = {("inference_lag_records", at): lag.records for at, lag in fact.lag.items()}
         values |= {
             ("inference_lag_seconds", at): lag.seconds for at, lag in fact.lag.items() if lag.seconds is not None

@@ -16,7 +16,7 @@ from app.avro.framing import Framing
 from app.avro.resolution import no_columns
 from app.avro.schemas import Schema, parse
 from app.clock import Clock
-from app.errors import DecodeFailed, Reason, Stage
+from app.errors import DecodeFailed, Reason, SchemaRegistryUnavailable, SchemasPending, Stage
 from app.ports import SchemaSource
 from app.records import Columns, IntArray, Rejection
 
@@ -51,8 +51,8 @@ class Decoder:
     def decode(self, values: Sequence[bytes], rows: IntArray) -> DecodeResult:
         """Decode values[i], which is row rows[i] of the batch; `values` is not empty.
 
-        Raises SchemaRegistryUnavailable if a schema is needed that cannot be asked for now; then nothing
-        was decoded and the same call may be made again.
+        Raises SchemasPending, naming the rows, if a schema is needed that is not known now; then nothing was
+        decoded and the other rows may be decoded without them.
         """
         values = values if isinstance(values, list) else list(values)
         if self._last is not None and max(map(len, values)) <= MAX_DATUM_BYTES:
@@ -73,9 +73,10 @@ class Decoder:
                 groups.setdefault(self._header_of(value), []).append(index)
             except DecodeFailed as exc:
                 failed[index] = exc
+        readers = self._readers_for(groups, rows)
         parts: list[tuple[pa.RecordBatch, IntArray]] = []
         for header, members in groups.items():
-            decoded = self._decode_group(header, [values[index] for index in members])
+            decoded = self._decode_group(readers[header], [values[index] for index in members])
             indexes = np.array(members, np.int64)
             failed.update({members[local]: why for local, why in decoded.failed.items()})
             if len(decoded.rows):
@@ -92,11 +93,26 @@ class Decoder:
             raise DecodeFailed(Reason.OVERSIZED, f"{len(value)} bytes, at most {MAX_DATUM_BYTES} are decoded")
         return self._framing.header_of(value)
 
-    def _decode_group(self, header: bytes, values: list[bytes]) -> Decoded:
-        try:
-            reader = self._reader_for(header)
-        except DecodeFailed as exc:
-            return Decoded(no_columns(self._reader), np.array([], np.int64), dict.fromkeys(range(len(values)), exc))
+    def _readers_for(self, groups: dict[bytes, list[int]], rows: IntArray) -> dict[bytes, DatumReader | DecodeFailed]:
+        """A reader for each header, or why its datums cannot be read. Raises SchemasPending."""
+        readers: dict[bytes, DatumReader | DecodeFailed] = {}
+        pending: list[int] = []
+        why = ""
+        for header, members in groups.items():
+            try:
+                readers[header] = self._reader_for(header)
+            except DecodeFailed as exc:
+                readers[header] = exc
+            except SchemaRegistryUnavailable as exc:
+                pending += members
+                why = str(exc)
+        if pending:
+            raise SchemasPending(rows[sorted(pending)].tolist(), why)
+        return readers
+
+    def _decode_group(self, reader: DatumReader | DecodeFailed, values: list[bytes]) -> Decoded:
+        if isinstance(reader, DecodeFailed):
+            return Decoded(no_columns(self._reader), np.array([], np.int64), dict.fromkeys(range(len(values)), reader))
         self._last = reader
         return reader.read(values)
 

@@ -1,8 +1,13 @@
-"""Model inputs → checked outputs, and the quantities derived from them."""
+"""Model inputs → checked outputs, and the quantities derived from them.
+
+A batch that the model fails on, or answers with nonsense, has a bad row or a bad model. The model's own golden
+rows tell which: a model that fails on them as well is at fault, and no record is rejected for it. Otherwise
+the batch is halved until the rows that it fails on are alone.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +21,17 @@ Array = npt.NDArray[Any]
 
 # float32 soft-max and forest averages miss 1 by a few units in the seventh digit
 PROBABILITY_SLACK = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPolicy:
+    """What becomes of a row whose output is not finite or outside the manifest's bounds.
+
+    dead_letter: the row is rejected as bad_output. clip: a finite value outside its bounds becomes the nearest
+    bound, everything else is rejected. stop: ModelFailed.
+    """
+
+    bad_output: Literal["dead_letter", "clip", "stop"] = "dead_letter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +56,26 @@ class _Derived:
     confidence: Array | None = None
 
 
-def infer(model: Model, tensors: Tensors, rows: IntArray) -> Inference:
+def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) -> Inference:
     """Score the rows; `rows[i]` is the batch row that row i of each tensor came from.
 
-    A row whose output is not finite or out of bounds is rejected as bad_output. Raises ModelFailed if the
-    model failed or answered with a wrong shape.
+    Rows the model fails on are rejected as model_error, rows with bad outputs by the policy. Raises ModelFailed
+    if the golden rows say that the model is at fault, or the policy is to stop.
     """
-    outputs = dict(model.run(tensors))
-    if missing := [spec.name for spec in model.outputs if spec.name not in outputs]:
-        raise ModelFailed(f"the model did not answer with {', '.join(missing)}")
-    count = len(rows)
-    for spec in model.outputs:
-        outputs[spec.name] = _shaped(spec, outputs[spec.name], count)
-    rejected: list[Rejection] = []
-    if not all(_is_sound(spec, outputs[spec.name]) for spec in model.outputs):
+    try:
+        outputs = _answers(model, tensors, len(rows))
+        rejected: list[Rejection] = []
+    except ModelFailed:
+        outputs, rows, rejected = _isolated(model, tensors, rows)
+    if policy.bad_output == "clip":
+        outputs = {spec.name: _clipped(spec, outputs[spec.name]) for spec in model.outputs}
+    if len(rows) and not all(_is_sound(spec, outputs[spec.name]) for spec in model.outputs):
         bad = np.logical_or.reduce([_bad_rows(spec, outputs[spec.name]) for spec in model.outputs])
-        rejected = [_rejection(model, outputs, index, int(rows[index])) for index in np.flatnonzero(bad).tolist()]
+        found = [_bad_output(model, outputs, index, int(rows[index])) for index in np.flatnonzero(bad).tolist()]
+        model.check()
+        if policy.bad_output == "stop":
+            raise ModelFailed(f"{found[0].message}, and bad_output is stop")
+        rejected += found
         outputs = {spec.name: outputs[spec.name][~bad] for spec in model.outputs}
         rows = rows[~bad]
     derived = _Derived()
@@ -67,6 +87,56 @@ def infer(model: Model, tensors: Tensors, rows: IntArray) -> Inference:
     if not derived.results and len(rows):
         derived.results["value"] = len(rows)
     return Inference(derived.fields, rows, rejected, derived.results, derived.confidence)
+
+
+def _answers(model: Model, tensors: Tensors, count: int) -> dict[str, Array]:
+    """By output name, (count,) or (count, classes). Raises ModelFailed, also for a wrong shape."""
+    outputs = model.run(tensors)
+    if missing := [spec.name for spec in model.outputs if spec.name not in outputs]:
+        raise ModelFailed(f"the model did not answer with {', '.join(missing)}")
+    return {spec.name: _shaped(spec, outputs[spec.name], count) for spec in model.outputs}
+
+
+def _isolated(model: Model, tensors: Tensors, rows: IntArray) -> tuple[dict[str, Array], IntArray, list[Rejection]]:
+    """What the model answers without the rows it fails on, those rows, and a rejection for each of the others.
+
+    Raises ModelFailed if the golden rows fail too, before or afterwards: a model may break for good in mid-way.
+    """
+    model.check()
+    answered: list[dict[str, Array]] = []
+    kept: list[IntArray] = []
+    rejected: list[Rejection] = []
+    parts = [(0, len(rows))]
+    while parts:
+        start, end = parts.pop()
+        try:
+            answer = _answers(model, {name: tensor[start:end] for name, tensor in tensors.items()}, end - start)
+        except ModelFailed as exc:
+            if end - start == 1:
+                rejected.append(
+                    Rejection(int(rows[start]), Stage.MODEL, Reason.MODEL_ERROR, type(exc).__name__, str(exc))
+                )
+            else:
+                middle = (start + end) // 2
+                parts += [(middle, end), (start, middle)]  # the first half comes off first: rows stay in order
+        else:
+            answered.append(answer)
+            kept.append(rows[start:end])
+    model.check()
+    if not answered:
+        return {spec.name: _nothing(spec) for spec in model.outputs}, rows[:0], rejected
+    outputs = {spec.name: np.concatenate([answer[spec.name] for answer in answered]) for spec in model.outputs}
+    return outputs, np.concatenate(kept), rejected
+
+
+def _nothing(spec: Output) -> Array:
+    return np.empty((0, len(spec.classes)) if isinstance(spec, ProbabilitiesOutput) else 0, np.float32)
+
+
+def _clipped(spec: Output, output: Array) -> Array:
+    if isinstance(spec, ProbabilitiesOutput) or (spec.min is None and spec.max is None):
+        return output
+    return np.where(np.isfinite(output), np.clip(output, spec.min, spec.max), output)
 
 
 def _shaped(spec: Output, output: Array, count: int) -> Array:
@@ -97,7 +167,7 @@ def _bad_rows(spec: Output, output: Array) -> npt.NDArray[np.bool_]:
     return ~(np.isfinite(output) & (output >= low) & (output <= high))
 
 
-def _rejection(model: Model, outputs: Mapping[str, Array], index: int, row: int) -> Rejection:
+def _bad_output(model: Model, outputs: Mapping[str, Array], index: int, row: int) -> Rejection:
     values = ", ".join(f"{spec.name}={np.array2string(outputs[spec.name][index])}" for spec in model.outputs)
     message = f"model {model.name} version {model.version} answered {values}"
     return Rejection(row, Stage.OUTPUT, Reason.BAD_OUTPUT, "OutputInvalid", message)
@@ -117,8 +187,3 @@ def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -
     counts = np.bincount(winner, minlength=len(spec.classes)).tolist()
     derived.results = {str(label): count for label, count in zip(spec.classes, counts, strict=True) if count}
     derived.confidence = confidence
-
-
-def derivable(outputs: tuple[Output, ...]) -> dict[str, Output]:
-    """Prediction-schema fields that the model's outputs fill, and which output fills each."""
-    return {name: spec for spec in outputs for name in spec.fields}

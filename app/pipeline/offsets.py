@@ -34,6 +34,11 @@ class OffsetTracker:
                 done.discard(waiting[0])
                 self._extend(source, waiting.pop(0))
 
+    def returned(self, spans: Mapping[TopicPartition, Span]) -> None:
+        """The batch that was taken last is no longer worked on; its records are taken again, in other batches."""
+        for source, span in spans.items():
+            self._open[source].remove(span)
+
     def committable(self) -> dict[TopicPartition, int]:
         """Next offsets to commit, once the sink says that what it was handed is safe."""
         return {source: span.next_offset for source, span in self._uncommitted.items()}

@@ -2,18 +2,19 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
 from app.clock import Clock
+from app.errors import Reason, Stage
 from app.facts import BatchScored, Outcomes
-from app.pipeline.dead_letter import FloodGate, dead_letter_of
+from app.pipeline.dead_letter import dead_letter_of
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
-from app.pipeline.infer import Inference, infer
+from app.pipeline.infer import Inference, OutputPolicy, infer
 from app.records import (
     Batch,
     Columns,
@@ -22,7 +23,18 @@ from app.records import (
     Origin,
     Predictions,
     Rejection,
+    predictions_of,
 )
+
+MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPolicy:
+    """max_output_bytes: of a prediction and its key together; what is larger is dead-lettered as oversized."""
+
+    outputs: OutputPolicy = field(default_factory=OutputPolicy)
+    max_output_bytes: int = MAX_OUTPUT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +56,17 @@ class Chain:
         plan: FeaturePlan,
         encoder: PredictionEncoder,
         answerer: Answerer,
-        flood: FloodGate,
+        policy: ChainPolicy,
         clock: Clock,
     ) -> None:
         self._decoder, self._plan, self._encoder = decoder, plan, encoder
-        self._answerer, self._flood, self._clock = answerer, flood, clock
+        self._answerer, self._policy, self._clock = answerer, policy, clock
 
     def score(self, batch: Batch, origin: Origin) -> ScoredBatch:
         """Score every record of the batch; tombstones (null values) are skipped and counted.
 
-        Raises SchemaRegistryUnavailable (try again later), ModelFailed or DeadLetterFlood; then the batch
-        left nothing behind.
+        Raises SchemasPending (for the rows it names a schema is not known yet) or ModelFailed; then the batch left
+        nothing behind.
         """
         started = time.perf_counter()
         values = [record.value() for record in batch.records]
@@ -66,12 +78,16 @@ class Chain:
         columns, rejected = self._decode(present, rows)
         features = self._plan.apply(columns)
         rejected += features.rejected
-        model_started = time.perf_counter()
-        answer = self._infer(features.tensors, features.rows)
-        model_s = time.perf_counter() - model_started
-        rejected += answer.rejected
-        self._flood.admit(rejected)
+        answer, model_s = self._infer(features.tensors, features.rows)
         predictions = self._encode(batch, columns, answer, origin)
+        too_large = predictions.sizes > self._policy.max_output_bytes
+        if too_large.any():
+            rejected += self._oversized(predictions.sizes[too_large], answer.rows[too_large])
+            fits = ~np.isin(features.rows, answer.rows[too_large])
+            tensors = {name: tensor[fits] for name, tensor in features.tensors.items()}
+            answer, model_s = self._infer(tensors, features.rows[fits])
+            predictions = self._encode(batch, columns, answer, origin)
+        rejected += answer.rejected
         model = self._answerer.model
         dead_letters = [
             dead_letter_of(batch.records[item.row], item, model.name, model.version)
@@ -107,17 +123,29 @@ class Chain:
         result = self._decoder.decode(values, rows)
         return result.columns, list(result.rejected)
 
-    def _infer(self, tensors: dict[str, np.ndarray], rows: IntArray) -> Inference:
+    def _infer(self, tensors: dict[str, np.ndarray], rows: IntArray) -> tuple[Inference, float]:
+        """The answer, and the seconds it took."""
         if not len(rows):
-            return Inference({}, rows, [], {})
-        return infer(self._answerer.model, tensors, rows)
+            return Inference({}, rows, [], {}), 0.0
+        started = time.perf_counter()
+        answer = infer(self._answerer.model, tensors, rows, self._policy.outputs)
+        return answer, time.perf_counter() - started
 
     def _encode(self, batch: Batch, columns: Columns, answer: Inference, origin: Origin) -> Predictions:
         rows = answer.rows
         if not len(rows):
-            return Predictions([], [], rows)
+            return predictions_of([], [], rows)
         values = self._encoder.encode(columns, answer.fields, rows, origin, self._answerer, self._clock.now_ms())
         records = batch.records
         chosen = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
-        keys = [record.key() for record in chosen]
-        return Predictions(values, keys, origin.partitions()[rows])
+        return predictions_of(values, [record.key() for record in chosen], origin.partitions()[rows])
+
+    def _oversized(self, sizes: IntArray, rows: IntArray) -> list[Rejection]:
+        most = self._policy.max_output_bytes
+        return [
+            Rejection(
+                row, Stage.OUTPUT, Reason.OVERSIZED, "OutputTooLarge",
+                f"the prediction and its key have {size} bytes, the output topic takes {most}",
+            )
+            for size, row in zip(sizes.tolist(), rows.tolist(), strict=True)
+        ]  # fmt: skip

@@ -1,6 +1,6 @@
 """How busy the loop is and how far behind, about once a second."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from app.clock import Clock
@@ -8,7 +8,7 @@ from app.facts import Committed, Lag, Pulse
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Source
-from app.records import TopicPartition
+from app.records import TopicPartition, source_of
 
 INTERVAL_S = 1.0
 
@@ -47,8 +47,8 @@ class PulseMeter:
         """Whether it is time for a beat."""
         return self._clock.monotonic() - self._last_beat >= INTERVAL_S
 
-    def beat(self) -> Pulse:
-        """What happened since the last one."""
+    def beat(self, waiting: Mapping[TopicPartition, int]) -> Pulse:
+        """What happened since the last one. waiting: partitions that cannot go on, and from which offset."""
         now = self._clock.monotonic()
         elapsed = now - self._last_beat
         busy_s = max(0.0, elapsed - self._waited_s)
@@ -58,10 +58,11 @@ class PulseMeter:
             busy_ratio=min(1.0, busy_s / elapsed) if elapsed > 0 else 0.0,
             records_per_second=rate,
             buffered_bytes=self._batcher.size_bytes,
-            lag=self._lag(),
+            lag=self._lag(waiting),
+            waiting_partitions=len(waiting),
         )
 
-    def _lag(self) -> dict[TopicPartition, Lag]:
+    def _lag(self, waiting: Mapping[TopicPartition, int]) -> dict[TopicPartition, Lag]:
         """Records: from the first unfinished one to the end. Seconds: the age of that first one.
 
         While nothing of a lagging partition has been taken, the age of the last finished one stands in, and
@@ -70,10 +71,11 @@ class PulseMeter:
         first = self._tracker.restart_points()
         oldest_ms = self._tracker.oldest_ms()
         for record in self._batcher.records:
-            source = TopicPartition(record.topic(), record.partition())
+            source = source_of(record)
             if source not in first:
                 first[source] = record.offset()
                 oldest_ms[source] = record.timestamp()[1]
+        first = {**waiting, **first}
         ends = self._source.end_offsets()
         reached = self._source.positions() | first
         self._starts |= self._source.starts(ends.keys() - reached.keys() - self._starts.keys())

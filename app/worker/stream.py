@@ -8,18 +8,20 @@ that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
 """
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 
 import structlog
 
 from app.clock import Clock
-from app.errors import DrainDeadline, SchemaRegistryUnavailable, TransientError
+from app.errors import DeadLetterFlood, DrainDeadline, SchemasPending, TransientError
 from app.facts import Committed, Outcomes
 from app.pipeline.batcher import MicroBatcher
+from app.pipeline.dead_letter import FloodGate
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Observer, Sink, Source
-from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of
+from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, source_of
 from app.worker.chain import ScoredBatch
 from app.worker.pulse import PulseMeter
 from app.worker.scoring import Scoring
@@ -30,6 +32,7 @@ SCORING_WAIT_S = 0.05  # so that commits fall due and callbacks are served while
 PAUSE_AFTER_S = 1.0  # being full for less is not worth a pause, which throws away what was fetched ahead
 REVOKE_BOUND_S = 5.0  # what a rebalance waits for our last batch; below any sensible rebalance timeout
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
+NEVER = 2**63  # past every offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,13 @@ class StreamWorker:
         sink: Sink,
         batcher: MicroBatcher,
         scoring: Scoring,
+        flood: FloodGate,
         policy: StreamPolicy,
         clock: Clock,
         observer: Observer,
     ) -> None:
         self._source, self._sink, self._batcher, self._scoring = source, sink, batcher, scoring
-        self._policy, self._clock, self._observer = policy, clock, observer
+        self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
         self._tracker = OffsetTracker()
         self._pulse = PulseMeter(source, batcher, self._tracker, clock)
@@ -71,8 +75,11 @@ class StreamWorker:
         self._held: _Held | None = None  # submitted for scoring, or waiting to be again
         self._scored: ScoredBatch | None = None  # waiting for room in the sink
         self._unsettled: list[Outcomes] = []
-        self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment, not rewound since
+        self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rewind_to: dict[TopicPartition, int] = {}
+        self._waiting: dict[TopicPartition, int] = {}  # for a writer schema, from this offset on
+        self._released: set[TopicPartition] = set()  # no longer waiting; nothing of them delivered yet
+        self._wait_again_s, self._release_at = BACKOFF_FIRST_S, 0.0
         self._caught_up = True
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
@@ -93,13 +100,18 @@ class StreamWorker:
         """Work until stopped and drained.
 
         Raises DrainDeadline if that took too long, and any FatalError or StartupError; what was not
-        committed then is read again by the next worker.
+        committed then is read again by the next worker. On a DeadLetterFlood what came before it is committed,
+        so that the next one does not dead-letter it again.
         """
         try:
             self._source.subscribe(self)
             while not self._drained():
                 self.turn()
-            self._sink.settle_now(self._tracker.committable(), self._drain_left_s())
+            self._sink.settle_now(self._tracker.committable(), self._flood.note(), self._drain_left_s())
+        except DeadLetterFlood:
+            with suppress(TransientError):
+                self._sink.settle_now(self._tracker.committable(), self._flood.note(), REVOKE_BOUND_S)
+            raise
         finally:
             self._closing = True
             self._scoring.close()
@@ -114,14 +126,15 @@ class StreamWorker:
             if now < self._not_before or not self._sink_ready:
                 self._only_serve_callbacks()
             else:
+                self._release_waiting()
                 self._apply_rewind()
                 self._take_in()
                 self._start_scoring()
                 self._collect()
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
             self._beat()
-        except SchemaRegistryUnavailable as exc:
-            self._back_off(exc)  # the held batch is submitted again
+        except SchemasPending as exc:
+            self._hold_back(exc)
         except TransientError as exc:
             self._sink.abandon()
             self._start_over()
@@ -145,8 +158,9 @@ class StreamWorker:
 
     def _add(self, records: Sequence[Record]) -> None:
         """Those of a partition that will be rewound come again: a poll may rewind and yet give back what it had."""
-        if self._rewind_to:
-            records = [r for r in records if TopicPartition(r.topic(), r.partition()) not in self._rewind_to]
+        if self._rewind_to or self._waiting:
+            not_yet = self._rewind_to.keys() | self._waiting.keys()
+            records = [r for r in records if source_of(r) not in not_yet]
         self._batcher.add(records)
 
     def _wait_s(self) -> float:
@@ -161,11 +175,16 @@ class StreamWorker:
         if self._held is None:
             if self._batcher.due_in() > 0:
                 return
-            batch = self._batcher.take()
-            origin = origin_of(batch.records, self._clock.now_ms())
-            self._held = _Held(batch, origin, origin.spans())
-            self._tracker.taken(self._held.spans)
-        self._scoring.submit(self._held.batch, self._held.origin)
+            self._hold(self._batcher.take())
+        if self._held is not None:
+            self._scoring.submit(self._held.batch, self._held.origin)
+
+    def _hold(self, batch: Batch) -> None:
+        if not len(batch):
+            return
+        origin = origin_of(batch.records, self._clock.now_ms())
+        self._held = _Held(batch, origin, origin.spans())
+        self._tracker.taken(self._held.spans)
 
     def _collect(self) -> None:
         if self._scored is None:
@@ -176,22 +195,27 @@ class StreamWorker:
         held, scored = self._held, self._scored
         if held is None or scored is None or not self._sink.has_room():
             return
+        self._flood.admit(scored.dead_letters)
         self._observer.batch_scored(scored.scored)
         self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
         self._unsettled.append(scored.outcomes)
         self._scored = self._held = None
+        if self._released & held.spans.keys():
+            self._released.clear()
+            self._wait_again_s = BACKOFF_FIRST_S
 
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
         idle = self._caught_up and self._held is None and self._batcher.due_in() > 0
         offsets = self._tracker.committable()
-        if self._sink.settle(offsets, idle=idle) and self._unsettled:
+        if self._sink.settle(offsets, self._flood.note(), idle=idle) and self._unsettled:
             self._settled(offsets)
 
     def _settled(self, offsets: Mapping[TopicPartition, int]) -> None:
         fact = Committed(tuple(self._unsettled), self._clock.now_ms())
         self._tracker.committed()
+        self._flood.settled()
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
@@ -204,21 +228,22 @@ class StreamWorker:
             return
         if self._nothing_taken() and self._sink_ready:
             self._commit_positions()
-        self._observer.pulse(self._pulse.beat())
+        self._observer.pulse(self._pulse.beat(self._waiting))
 
     def _commit_positions(self) -> None:
         """Pass transaction markers that follow the last record, which would look like lag for ever.
 
-        Only of partitions with a commit in this assignment and no rewind since: there the position cannot
-        be past an unfinished record.
+        Only of partitions with a commit in this assignment, and never where a position may be past an unfinished
+        record: a partition that waits, or is to be rewound (after which it has none until something is read).
         """
         positions = self._source.positions()
+        not_read_again_yet = self._rewind_to.keys() | self._waiting.keys()
         ahead = {
             source: positions[source]
             for source, offset in self._settled_to.items()
-            if positions.get(source, offset) > offset
+            if positions.get(source, offset) > offset and source not in not_read_again_yet
         }
-        if ahead and self._sink.settle_now(ahead, REVOKE_BOUND_S):
+        if ahead and self._sink.settle_now(ahead, self._flood.note(), REVOKE_BOUND_S):
             self._settled_to.update(ahead)
 
     # -- waiting without working ---------------------------------------------------------------------------
@@ -240,21 +265,56 @@ class StreamWorker:
         self._not_before = self._clock.monotonic() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MOST_S)
 
+    # -- partitions that wait for a writer schema ---------------------------------------------------------------
+
+    def _hold_back(self, pending: SchemasPending) -> None:
+        """Partitions with records whose schema is not known yet wait from there on; all others go on."""
+        held, self._held = self._held, None
+        if held is None:
+            raise RuntimeError("schemas are only asked for while a batch is held")
+        self._tracker.returned(held.spans)
+        stops: dict[TopicPartition, int] = {}
+        for row in pending.rows:
+            record = held.batch.records[row]
+            source = source_of(record)
+            stops[source] = min(record.offset(), stops.get(source, record.offset()))
+        self._source.hold(stops.keys())
+        self._batcher.drop(lambda record: source_of(record) in stops)
+        self._waiting.update(stops)
+        self._release_at = self._clock.monotonic() + self._wait_again_s
+        self._log.warning(
+            "partitions_wait_for_schemas",
+            partitions=sorted(f"{source.topic}[{source.partition}]@{offset}" for source, offset in stops.items()),
+            seconds=self._wait_again_s,
+            reason=str(pending),
+        )
+        self._wait_again_s = min(2 * self._wait_again_s, BACKOFF_MOST_S)
+        others = [record for record in held.batch.records if record.offset() < stops.get(source_of(record), NEVER)]
+        self._hold(Batch(others, held.batch.cause, held.batch.waited_s))
+
+    def _release_waiting(self) -> None:
+        if self._waiting and self._clock.monotonic() >= self._release_at:
+            self._rewind_to.update(self._waiting)
+            self._released |= self._waiting.keys()
+            self._source.release(self._waiting.keys())
+            self._waiting.clear()
+
     # -- starting over ---------------------------------------------------------------------------------------
 
     def _start_over(self) -> None:
         """Drop everything taken and not committed; it is read again once `_apply_rewind` succeeds."""
         points = self._tracker.restart_points()
         for record in self._batcher.records:
-            points.setdefault(TopicPartition(record.topic(), record.partition()), record.offset())
+            points.setdefault(source_of(record), record.offset())
         self._scoring.discard()
         self._batcher.drop(lambda _: True)
         self._tracker.forget(points)
+        self._flood.undone()
         self._unsettled.clear()
         self._held = self._scored = None
         for source, offset in points.items():
-            self._rewind_to[source] = min(offset, self._rewind_to.get(source, offset))
-            self._settled_to.pop(source, None)
+            goal = self._waiting if source in self._waiting else self._rewind_to
+            goal[source] = min(offset, goal.get(source, offset))
 
     def _apply_rewind(self) -> None:
         if self._rewind_to:
@@ -264,8 +324,9 @@ class StreamWorker:
     # -- assignment changes, inside poll -----------------------------------------------------------------------
 
     def on_assigned(self, sources: Set[TopicPartition]) -> None:
-        """Nothing to prepare: positions come from the group."""
-        del sources
+        """Positions come from the group, and with them how many dead letters there were of late."""
+        for note in self._source.notes(sources):
+            self._flood.remember(note)
         self._observer.rebalanced("assigned")
 
     def on_revoked(self, sources: Set[TopicPartition]) -> None:
@@ -308,18 +369,18 @@ class StreamWorker:
             if self._held is not None:
                 return False
         offsets = self._tracker.committable()
-        if not self._sink.settle_now(offsets, max(0.1, deadline - self._clock.monotonic())):
+        if not self._sink.settle_now(offsets, self._flood.note(), max(0.1, deadline - self._clock.monotonic())):
             return not concerned
         self._settled(offsets)
         return True
 
     def _forget(self, sources: Set[TopicPartition]) -> None:
-        self._batcher.drop(lambda record: TopicPartition(record.topic(), record.partition()) in sources)
+        self._batcher.drop(lambda record: source_of(record) in sources)
         self._tracker.forget(sources)
         self._sink.forget(sources)
         for source in sources:
-            self._rewind_to.pop(source, None)
-            self._settled_to.pop(source, None)
+            for known in (self._rewind_to, self._settled_to, self._waiting):
+                known.pop(source, None)
         self._pulse.forget(sources)
         self._observer.revoked(sources)
 

@@ -16,35 +16,37 @@ def registry(tmp_path):
         yield registry
 
 
-def test_known_schemas_go_on_and_an_unknown_one_waits_for_the_registry_to_come_back(lane, registry, tmp_path):
-    one = lane(partitions=1, registry_url=registry.url)
+def test_known_schemas_go_on_and_only_the_partition_of_an_unknown_one_waits(lane, registry, tmp_path):
+    one = lane(partitions=2, registry_url=registry.url)
     (topic,) = one.inputs
-    events = events_of(one.event_stream(), 2_000, partitions=1)
-    settings = one.settings(
-        schemas={"auto_register": True},
-        pipeline={"batch": {"max_records": 1}},  # so that what waits is the stranger alone, and what is behind it
-        delivery={"commit_interval_s": 1.0},
-    )
-    write(one.kafka, topic, events[:500])
+    events = events_of(one.event_stream(), 4_000, partitions=2)
+    settings = one.settings(schemas={"auto_register": True})
+    write(one.kafka, topic, events[:1_000])
 
     with running_worker(settings, tmp_path) as worker:
-        worker.wait_for_records(500)
+        worker.wait_for_records(1_000)
         registry.kill()
         (_, key, value) = events[0]
         unheard_of = (0, key, value[:1] + UNHEARD_OF + value[5:])
-        write(one.kafka, topic, [*events[500:1_500], unheard_of, *events[1_500:]])
-        worker.wait_until(lambda: worker.said("backing_off"), "the registry to be asked for the unknown schema")
-        worker.wait_for_records(1_500)  # what was delivered before the stranger came is committed meanwhile
-        assert worker.metrics().records() == worker.metrics().records("predicted") == 1_500
+        write(one.kafka, topic, [*events[1_000:3_000], unheard_of, *events[3_000:]])
+        worker.wait_until(lambda: worker.said("partitions_wait_for_schemas"), "partition 0 to be held back")
+        worker.wait_for_records(3_500)  # all of partition 1, and of partition 0 what came before the stranger
+        worker.wait_until(
+            lambda: worker.metrics().total("inference_waiting_partitions") == 1, "the metric to say that one waits"
+        )
+        assert worker.metrics().records() == worker.metrics().records("predicted") == 3_500
+        lag = worker.metrics().of("inference_lag_records", "partition")
+        assert lag == {("0",): 501, ("1",): 0}
         assert worker.get("/livez") == (200, "ok")
+        assert worker.get("/readyz") == (200, "ok")
 
         registry.start()
-        worker.wait_for_records(2_001)
+        worker.wait_for_records(4_001)
         assert worker.stop() == 0
 
     (letter,) = read_all(one.kafka, one.dead_letters)
     assert dict(letter.headers())["inference.reason"] == b"unknown_schema"
-    assert len(read_all(one.kafka, one.output)) == 2_000
+    assert len(read_all(one.kafka, one.output)) == 4_000
     assert committed(one.kafka, settings["kafka"]["group_id"], topic) == ends(one.kafka, topic)
 
 

@@ -1,7 +1,10 @@
 """A worker that cannot work says why within seconds, exits with 2, and has consumed nothing."""
 
+import contextlib
 import shutil
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from confluent_kafka.admin import (
@@ -24,6 +27,31 @@ def refused(settings, folder, *expected, **environment):
     for part in expected:
         assert part in flat, message
     assert seconds < SECONDS
+    return message
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """401, as a registry behind basic authentication answers the wrong password."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"error_code": 401, "message": "Unauthorized"}'
+        self.send_response(401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def refusing_registry():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_a_broker_that_nobody_runs(lane, tmp_path):
@@ -78,6 +106,25 @@ def test_an_output_schema_that_the_registry_lacks_when_it_may_not_be_registered(
     refused(one.settings(), tmp_path, "SchemaMissing", f"{one.output}-value", "auto_register")
 
 
+def test_a_registry_that_nobody_runs(lane, tmp_path):
+    settings = lane(registry_url="http://127.0.0.1:1").settings()
+    refused(settings, tmp_path, "NotReachable", "http://127.0.0.1:1", "Connection refused")
+
+
+def test_a_registry_that_never_answers(lane, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        refused(lane(registry_url=url).settings(), tmp_path, "NotReachable", url, "Timeout")
+
+
+def test_a_registry_that_does_not_know_us(lane, tmp_path):
+    (tmp_path / "password").write_text("wr0ng")
+    with refusing_registry() as url:
+        schemas = {"registry_url": url, "registry_username": "me", "registry_password_file": str(tmp_path / "password")}
+        message = refused(lane().settings(schemas=schemas), tmp_path, "NotReachable", url, "401")
+    assert "wr0ng" not in message
+
+
 def test_settings_that_are_wrong_are_named_with_their_values(lane, tmp_path):
     settings = lane().settings(delivery={"mode": "acks=7x"}, kafka={"boostrap_servers": "typo"})
     refused(settings, tmp_path, "BadSettings", "delivery.mode", "acks=7x", "exactly_once", "kafka.boostrap_servers")
@@ -121,20 +168,22 @@ def test_a_broker_that_does_not_know_the_consumer_protocol(strict_lane, tmp_path
 @pytest.mark.broker
 def test_an_output_topic_that_may_not_be_written(strict_lane, tmp_path):
     restrict(strict_lane.kafka, ResourceType.TOPIC, strict_lane.output, WRITE="DENY", DESCRIBE="ALLOW")
-    refused(strict_lane.settings(), tmp_path, "BrokerRefused", f"no WRITE permission on topic {strict_lane.output}")
+    refused(strict_lane.settings(), tmp_path, "BrokerRefused", f"no permission to Write on Topic {strict_lane.output}")
 
 
 @pytest.mark.broker
 def test_an_input_topic_that_may_not_be_seen(strict_lane, tmp_path):
     restrict(strict_lane.kafka, ResourceType.TOPIC, strict_lane.inputs[0], DESCRIBE="DENY")
-    refused(strict_lane.settings(), tmp_path, "BrokerRefused", strict_lane.inputs[0], "ACL")
+    refused(
+        strict_lane.settings(), tmp_path, "BrokerRefused", f"Read on Topic {strict_lane.inputs[0]}", "kafka-acls.sh"
+    )
 
 
 @pytest.mark.broker
 def test_a_group_that_may_not_be_used(strict_lane, tmp_path):
     settings = strict_lane.settings()
     restrict(strict_lane.kafka, ResourceType.GROUP, settings["kafka"]["group_id"], READ="DENY")
-    refused(settings, tmp_path, "BrokerRefused", "ACL: Read on Group")
+    refused(settings, tmp_path, "BrokerRefused", f"no permission to Read on Group {settings['kafka']['group_id']}")
 
 
 @pytest.mark.broker

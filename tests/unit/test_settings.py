@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -354,25 +355,50 @@ def test_a_secret_never_shows_beside_another_fields_error(load):
 
 @pytest.mark.parametrize("name", ["password", "key_password", "oauth_client_secret"])
 def test_a_secret_and_its_file_may_not_both_be_given(load, tmp_path, name):
-    (tmp_path / "secret").write_text("other", encoding="utf-8")
-    settings = load(MINIMAL | {"kafka": {"security": SASL | {name: CANARY, f"{name}_file": "secret"}}})
-    with pytest.raises(
-        BadSettings, match=f"kafka.security.{name} and kafka.security.{name}_file are both set"
-    ) as caught:
-        settings.kafka.security.properties()
-    assert CANARY not in str(caught.value)
+    (tmp_path / "secret").write_text(CANARY, encoding="utf-8")
+    message = refused(load, MINIMAL | {"kafka": {"security": SASL | {name: CANARY, f"{name}_file": "secret"}}})
+    assert f"kafka.security: {name} and {name}_file are both set; choose one" in message
 
 
-def test_a_secret_file_that_cannot_be_read_is_named(load):
-    settings = load(MINIMAL | {"schemas": {"registry_password_file": "absent"}})
-    with pytest.raises(BadSettings, match=r"schemas.registry_password_file: cannot read .*absent"):
+def test_a_secret_from_the_environment_and_one_from_a_file_are_two(load, tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text(CANARY, encoding="utf-8")
+    monkeypatch.setenv("INFERENCE_SCHEMAS__REGISTRY_PASSWORD", CANARY)
+    message = refused(load, MINIMAL | {"schemas": {"registry_password_file": "secret"}})
+    assert "schemas: registry_password and registry_password_file are both set" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "No such file"), (b"", "is empty"), (b" \n", "is empty"), (CANARY.encode() + b"\xff", "is not UTF-8 text")],
+)
+@pytest.mark.parametrize("name", ["password_file", "key_password_file", "oauth_client_secret_file"])
+def test_a_secret_file_without_a_secret_is_named(load, tmp_path, name, content, problem):
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    message = refused(load, MINIMAL | {"kafka": {"security": SASL | {name: "secret"}}})
+    assert f"kafka.security: {name}: " in message
+    assert str(tmp_path / "secret") in message
+    assert problem in message
+
+
+def test_a_secret_file_that_vanishes_after_the_settings_were_read_is_named(load, tmp_path):
+    (tmp_path / "secret").write_text(CANARY, encoding="utf-8")
+    settings = load(MINIMAL | {"schemas": {"registry_password_file": "secret"}})
+    (tmp_path / "secret").unlink()
+    with pytest.raises(BadSettings, match=r"registry_password_file: cannot read .*secret: No such file"):
         settings.schemas.password()
 
 
-def test_tls_and_oauth_become_librdkafka_properties(load, tmp_path):
+@pytest.fixture
+def pem_files(tmp_path):
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).write_text("-----BEGIN …", encoding="utf-8")
+
+
+def test_tls_and_oauth_become_librdkafka_properties(load, tmp_path, pem_files):
     security = {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "oauth_token_url": "https://t",
                 "oauth_client_id": "id", "oauth_client_secret": CANARY, "oauth_scope": "kafka",
-                "ca_file": "ca.pem", "cert_file": "/c.pem",
+                "oauth_ca_file": "ca.pem", "ca_file": "ca.pem", "cert_file": str(tmp_path / "cert.pem"),
                 "key_file": "key.pem"}  # fmt: skip
     assert load(MINIMAL | {"kafka": {"security": security}}).kafka.security.properties() == {
         "security.protocol": "SASL_SSL",
@@ -382,10 +408,49 @@ def test_tls_and_oauth_become_librdkafka_properties(load, tmp_path):
         "sasl.oauthbearer.client.id": "id",
         "sasl.oauthbearer.client.secret": CANARY,
         "sasl.oauthbearer.scope": "kafka",
+        "https.ca.location": str(tmp_path / "ca.pem"),
         "ssl.ca.location": str(tmp_path / "ca.pem"),
-        "ssl.certificate.location": "/c.pem",
+        "ssl.certificate.location": str(tmp_path / "cert.pem"),
         "ssl.key.location": str(tmp_path / "key.pem"),
     }
+
+
+@pytest.mark.parametrize(
+    ("security", "message"),
+    [
+        ({"protocol": "SSL", "key_file": "key.pem"}, "cert_file and key_file are needed together"),
+        ({"protocol": "SSL", "cert_file": "cert.pem"}, "cert_file and key_file are needed together"),
+        ({"protocol": "SSL", "ca_file": "absent.pem"}, "ca_file: cannot read "),
+        ({"protocol": "SSL", "ca_file": "."}, "ca_file: cannot read "),
+        ({"protocol": "SSL", "cert_file": "absent.pem", "key_file": "key.pem"}, "cert_file: cannot read "),
+        ({"protocol": "SSL", "cert_file": "cert.pem", "key_file": "absent.pem"}, "key_file: cannot read "),
+        ({"ca_file": "ca.pem"}, "ca_file is of no use with protocol PLAINTEXT, which does not encrypt"),
+        (
+            {"protocol": "SASL_PLAINTEXT", "mechanism": "PLAIN", "username": "me", "ca_file": "ca.pem"},
+            "ca_file is of no use with protocol SASL_PLAINTEXT",
+        ),
+        ({"oauth_token_url": f"https://me:{CANARY}@issuer"}, "credentials belong in oauth_client_id and"),
+    ],
+)
+def test_tls_settings_that_cannot_work_are_refused_when_they_load(load, pem_files, security, message):
+    found = refused(load, MINIMAL | {"kafka": {"security": security}})
+    assert "kafka.security" in found
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("kafka: {group_id: a}\nkafka: {group_id: b}\n", "line 2, column 1: the key kafka is there twice"),
+        ("kafka:\n  group_id: a\n  group_id: b\n", "line 3, column 3: the key group_id is there twice"),
+        (f"kafka: {{security: {{password: {CANARY}, password: {CANARY}}}}}", "line 1, column"),
+        ("pipelines:\n- {name: a, model: x,\n   name: b}\n", "line 3, column 4: the key name is there twice"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(load, text, problem):
+    message = refused(load, text)
+    assert problem in message
+    assert "twice" in message
 
 
 # ------------------------------------------------------------------------------------------ client properties
@@ -399,10 +464,39 @@ def test_allowed_client_properties_pass(load):
 @pytest.mark.parametrize(
     "name",
     ["plugin.library.paths", "ssl.engine.location", "enable.auto.commit", "acks", "isolation.level", "sasl.password",
-     "transactional.id", "group.id", "log_cb", "debug", "test.mock.num.brokers", "linger.ms "],
+     "transactional.id", "group.id", "log_cb", "debug", "test.mock.num.brokers", "linger.ms ", "ssl.engine.id",
+     "ssl.ca.location", "ssl.providers", "enable.ssl.certificate.verification", "ssl.endpoint.identification.algorithm",
+     "security.protocol", "statistics.interval.ms", "logger", "oauth_cb", "sasl.oauthbearer.config",
+     "https.ca.location", "offset.store.path", "PLUGIN.LIBRARY.PATHS"],
 )  # fmt: skip
 def test_other_client_properties_are_refused_wherever_they_come_from(load, name):
     assert name not in ALLOWED_CLIENT_PROPERTIES
     assert f"{name} may not be set" in refused(load, MINIMAL | {"kafka": {"client": {name: "x"}}})
     with pytest.raises(BadSettings, match="may not be set"):
         ClientPolicy("b:1", "id", extra={name: "x"})
+
+
+def test_nothing_that_is_allowed_loads_code_or_touches_credentials_and_promises():
+    words = ("plugin", "engine", "library", "path", "ssl", "sasl", "security", "https", "cb", "commit", "isolation",
+             "acks", "idempotence", "transactional", "offset", "group.", "debug")  # fmt: skip
+    assert [name for name in ALLOWED_CLIENT_PROPERTIES if any(word in name for word in words)] == []
+
+
+# ------------------------------------------------------------------------------------------ docs/SECURITY.md
+
+
+SECURITY_PAGE = (Path(__file__).parents[2] / "docs" / "SECURITY.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", SECURITY_PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_security_page_load(load, tmp_path, example):
+    for file in re.findall(r"/run/secrets/([a-z.-]+)", example):
+        (tmp_path / file).write_text("x", encoding="utf-8")
+    settings = load(yaml.safe_dump(MINIMAL) + example.replace("/run/secrets", str(tmp_path)))
+    assert settings.kafka.security.properties()
+
+
+def test_the_security_page_has_an_example_of_each_mechanism():
+    found = {name for name in ("SCRAM-SHA-512", "OAUTHBEARER", "cert_file") if any(name in one for one in EXAMPLES)}
+    assert found == {"SCRAM-SHA-512", "OAUTHBEARER", "cert_file"}

@@ -69,6 +69,14 @@ def test_a_download_that_keeps_failing_names_what_and_why(cache):
     def down(target):
         raise RuntimeError("Artifact not found")
 
-    with pytest.raises(DownloadFailed, match=r"thing .* Maven Central in 3 attempts: Artifact not found"):
+    with pytest.raises(DownloadFailed, match=r"thing .* in 3 attempts: Artifact not found"):
         artifacts._fetch_once("thing", down)
     assert not (cache / "thing").exists()
+
+
+def test_a_build_that_cannot_fetch_its_sources_says_so_and_leaves_nothing(cache, monkeypatch):
+    monkeypatch.setenv("GOPROXY", "off")
+
+    with pytest.raises(DownloadFailed, match=r"toxiproxy-.* in 3 attempts: .*disabled by GOPROXY=off"):
+        artifacts.toxiproxy_server()
+    assert [path.name for path in cache.iterdir() if not path.name.endswith((".lock", ".partial"))] == []

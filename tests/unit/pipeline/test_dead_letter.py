@@ -12,8 +12,8 @@ from app.records import Rejection
 REJECTION = Rejection(0, Stage.FEATURES, Reason.OUT_OF_RANGE, "BadFeatures", "age is 7, allowed 18 to 120")
 
 
-def rejections(count: int) -> list[Rejection]:
-    return [REJECTION] * count
+def letters(count):
+    return [dead_letter_of(FakeRecord(), REJECTION, "m", "1")] * count
 
 
 def test_a_dead_letter_carries_the_record_and_every_header_of_the_contract():
@@ -28,6 +28,7 @@ def test_a_dead_letter_carries_the_record_and_every_header_of_the_contract():
     letter = dead_letter_of(record, REJECTION, "churn", "4")
     assert (letter.key, letter.value, letter.timestamp_ms, letter.partition) == (b"key", b"value", NOW_MS, 3)
     assert (letter.stage, letter.reason) == (Stage.FEATURES, Reason.OUT_OF_RANGE)
+    assert letter.event_headers == 2
     assert list(letter.headers) == [
         ("traceparent", b"00-1"),
         ("x", None),
@@ -71,33 +72,74 @@ def test_every_header_of_ours_is_utf_8(message, reason, stage):
 
 def test_the_limit_itself_is_allowed_and_one_more_is_a_flood():
     gate = FloodGate(DeadLetterLimit(3, 60.0), ManualClock())
-    gate.admit(rejections(2))
-    gate.admit(rejections(1))
+    gate.admit(letters(2))
+    gate.admit(letters(1))
     gate.admit([])
     with pytest.raises(
         DeadLetterFlood, match=r"4 records rejected within 60 s, dead_letter_limit\.records is 3"
     ) as caught:
-        gate.admit(rejections(1))
+        gate.admit(letters(1))
     assert "features out_of_range: age is 7" in str(caught.value)
 
 
 def test_dead_letters_are_forgotten_once_the_window_has_passed():
     clock = ManualClock()
     gate = FloodGate(DeadLetterLimit(3, 60.0), clock)
-    gate.admit(rejections(3))
+    gate.admit(letters(3))
+    gate.settled()
     clock.advance(59.999)
     gate.admit([])
     with pytest.raises(DeadLetterFlood):
-        gate.admit(rejections(1))
+        gate.admit(letters(1))
     clock.advance(0.001)
-    gate.admit(rejections(2))
+    gate.admit(letters(2))
+
+
+def test_what_was_refused_or_undone_does_not_count_and_what_was_settled_does():
+    gate = FloodGate(DeadLetterLimit(3, 60.0), ManualClock())
+    for _ in range(5):
+        gate.admit(letters(3))
+        gate.undone()
+    gate.admit(letters(2))
+    gate.settled()
+    gate.undone()
+    for _ in range(5):
+        with pytest.raises(DeadLetterFlood):
+            gate.admit(letters(2))
+    gate.admit(letters(1))
+
+
+def test_a_note_carries_the_count_to_the_next_worker_until_the_window_has_passed():
+    clock = ManualClock()
+    gate = FloodGate(DeadLetterLimit(3, 60.0), clock)
+    assert gate.note() == ""
+    gate.admit(letters(2))
+    note = gate.note()
+    clock.advance(59)
+    later = FloodGate(DeadLetterLimit(3, 60.0), clock)
+    for told in (note, note, "", "dead_letters=1 at_ms=0", "somebody else's"):  # twice: of two partitions
+        later.remember(told)
+    with pytest.raises(DeadLetterFlood, match="4 records rejected"):
+        later.admit(letters(2))
+    later.admit(letters(1))
+    clock.advance(1)
+    later.admit(letters(2))
+    clock.advance(59.999)
+    assert gate.note() == ""
+
+
+@given(st.text())
+def test_a_foreign_note_is_ignored(note):
+    gate = FloodGate(DeadLetterLimit(1, 60.0), ManualClock())
+    gate.remember(note)
+    gate.admit(letters(1))
 
 
 def test_a_limit_of_none_stops_at_the_first():
     gate = FloodGate(DeadLetterLimit(0, 1.0), ManualClock())
     gate.admit([])
     with pytest.raises(DeadLetterFlood):
-        gate.admit(rejections(1))
+        gate.admit(letters(1))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=20))
@@ -110,6 +152,7 @@ def test_the_gate_counts_what_a_sliding_window_counts(steps):
         within = sum(many for when, many in seen if when > clock.monotonic() - 1.0)
         if count and within > 5:
             with pytest.raises(DeadLetterFlood):
-                gate.admit(rejections(count))
+                gate.admit(letters(count))
             return
-        gate.admit(rejections(count))
+        gate.admit(letters(count))
+        gate.settled()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.avro.framing import ConfluentFraming, SingleObjectFraming
 from app.avro.schemas import SchemaDirectory, parse
-from app.errors import Reason, SchemaRegistryUnavailable, Stage
+from app.errors import Reason, SchemasPending, Stage
 from app.pipeline import decode as module
 from app.pipeline.decode import MAX_DATUM_BYTES, MAX_SCHEMAS, REFUSAL_TTL_S, Decoder
 
@@ -164,11 +164,12 @@ def test_a_remembered_refusal_keeps_no_batch_alive(decoder):
     assert [reference() for reference in seen] == [None] * 3
 
 
-def test_a_registry_that_is_down_passes_through_and_nothing_is_remembered(decoder, schemas):
+def test_rows_wait_while_the_registry_is_down_and_nothing_is_remembered(decoder, schemas):
     schemas.down = True
     for _ in range(2):
-        with pytest.raises(SchemaRegistryUnavailable):
+        with pytest.raises(SchemasPending, match="connection refused") as caught:
             decode(decoder, value(TODAY, 1))
+        assert caught.value.rows == [0]
     schemas.down = False
     assert decode(decoder, value(TODAY, 1)).columns.table.num_rows == 1
     assert schemas.asked == [TODAY] * 3
@@ -178,8 +179,9 @@ def test_known_schemas_are_decoded_while_the_registry_is_down(decoder, schemas):
     decode(decoder, value(TODAY, 1), value(V_OLD, 1))
     schemas.down = True
     assert decode(decoder, value(V_OLD, 2), value(TODAY, 3)).columns.table.column("x").to_pylist() == [2, 3]
-    with pytest.raises(SchemaRegistryUnavailable):
-        decode(decoder, value(V_OLD, 2), value(V_SWAPPED, 3))
+    with pytest.raises(SchemasPending) as caught:
+        decode(decoder, value(V_OLD, 2), value(V_SWAPPED, 3), value(TODAY, 4), value(V_SWAPPED, 5))
+    assert caught.value.rows == [1, 3]
     schemas.down = False
     assert decode(decoder, value(V_OLD, 2), value(V_SWAPPED, 3)).columns.rows.tolist() == [0, 1]
 

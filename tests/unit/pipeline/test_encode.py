@@ -1,5 +1,6 @@
 """Every field of a prediction is filled from the outputs, the provenance or the event, row by row."""
 
+import copy
 import json
 from io import BytesIO
 from pathlib import Path
@@ -12,14 +13,15 @@ import pytest
 from fakes import NOW_MS, FakeModel, giving
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import EXTREME, data_of, evolved_types, records
 
-from app.avro.codec import DatumWriter
+from app.avro.codec import DatumWriter, datum_reader
 from app.avro.framing import SingleObjectFraming
 from app.avro.resolution import reader_columns
 from app.avro.schemas import SchemaDirectory, parse
 from app.errors import SchemaIncompatible
 from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.infer import infer
+from app.pipeline.infer import OutputPolicy, infer
 from app.records import Columns, Origin, TopicPartition
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput, ValueOutput
 
@@ -46,16 +48,22 @@ def model_of(*outputs, **answers) -> FakeModel:
 
 
 def read(value: bytes, text: str) -> dict[str, Any]:
-    def plain(node):
-        if isinstance(node, dict):
-            return {key: plain(item) for key, item in node.items() if key != "logicalType"}
-        return [plain(item) for item in node] if isinstance(node, list) else node
-
     source = BytesIO(value)
     source.seek(10)
-    found = fastavro.schemaless_reader(source, fastavro.parse_schema(plain(json.loads(text))), None)
+    found = fastavro.schemaless_reader(source, plain(text), None)
     assert source.tell() == len(value)
     return found
+
+
+def plain(text: str) -> Any:
+    """fastavro's schema, without logical types: times are numbers."""
+
+    def bare(node):
+        if isinstance(node, dict):
+            return {key: bare(item) for key, item in node.items() if key != "logicalType"}
+        return [bare(item) for item in node] if isinstance(node, list) else node
+
+    return fastavro.parse_schema(bare(json.loads(text)))
 
 
 def record(*fields: Any) -> str:
@@ -86,7 +94,7 @@ def origin_of(*sources: tuple[str, int], offsets: list[int]) -> Origin:
 
 def encode(prediction: str, event: str, model: FakeModel, rows: list[dict[str, Any]], **more: Any):
     table = events(event, *rows)
-    answer = infer(model, {}, np.arange(len(rows)))
+    answer = infer(model, {}, np.arange(len(rows)), OutputPolicy())
     encoder = PredictionEncoder(writer_of(prediction), model, table.schema)
     origin = origin_of(*[("t", 0)] * len(rows), offsets=list(range(len(rows))))
     values = encoder.encode(
@@ -112,7 +120,7 @@ def test_every_field_of_a_churn_prediction_is_filled():
     )  # fmt: skip
     model = model_of(CHURN, P=np.array([[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]], np.float32))
     encoder = PredictionEncoder(writer_of(prediction.text), model, table.schema)
-    answer = infer(model, {}, np.arange(3))
+    answer = infer(model, {}, np.arange(3), OutputPolicy())
     origin = origin_of(("churn.events", 4), ("churn.more", 0), ("churn.events", 1), offsets=[7, 2**40, 9])
     values = encoder.encode(Columns(table, np.arange(3)), answer.fields, answer.rows, origin, Answerer(model), NOW_MS)
     assert all(value.startswith(SingleObjectFraming.header(prediction.fingerprint)) for value in values)
@@ -148,7 +156,7 @@ def test_a_subset_of_the_rows_keeps_its_own_events_and_offsets():
     prediction, event = DIRECTORY.named("ChurnPrediction"), DIRECTORY.named("ChurnEvent")
     table = events(event.text, *({"customer_id": f"c{i}", "plan": "basic", "event_time": i} for i in (2, 5, 6, 9)))
     model = model_of(CHURN, P=np.array([[0.9, 0.1], [0.2, 0.8]]))
-    answer = infer(model, {}, np.array([5, 9]))
+    answer = infer(model, {}, np.array([5, 9]), OutputPolicy())
     origin = origin_of(*([("a", 0), ("b", 3)] * 5), offsets=[100 + i for i in range(10)])
     encoder = PredictionEncoder(writer_of(prediction.text), model, table.schema)
     values = encoder.encode(
@@ -287,6 +295,8 @@ def test_an_enum_that_data_could_overstep_is_refused_at_start(name):
         ([("scores", "double")], "'scores' is double, what fills it is list"),
         ([("scores", {"type": "array", "items": "long"})], r"'scores\[\]' is int64, what fills it is double"),
         ([("maybe", "double")], "'maybe' takes no null, the event's does"),
+        ([("holey", {"type": "array", "items": "long"})], "'holey' takes no null items, the event's does"),
+        ([("plans", {"type": "array", "items": PLAN})], "'plans' is an enum, only class labels can fill one"),
         ([("model_version", "int")], "'model_version' is int32, what fills it is string"),
         ([("source_offset", "int")], "'source_offset' is int32, what fills it is int64"),
         ([("source_offset", "string")], "'source_offset' is string, what fills it is int64"),
@@ -305,6 +315,8 @@ def test_a_field_that_nothing_can_fill_is_named_at_start(fields, message):
                 ("seen", MILLIS),
                 ("maybe", ["null", "double"]),
                 ("scores", {"type": "array", "items": "double"}),
+                ("holey", {"type": "array", "items": ["null", "int"]}),
+                ("plans", {"type": "array", "items": "string"}),
             )
         )
     )
@@ -326,3 +338,51 @@ def test_class_labels_beyond_32_bits_need_a_long():
         PredictionEncoder(writer_of(record(("label", "int"))), model_of(huge), pa.schema([]))
     model = model_of(huge, P=[[0.25, 0.75]])
     assert encode(record(("label", "long")), record(("x", "int")), model, [{"x": 1}]) == [{"label": 2**40}]
+
+
+def test_null_items_of_an_event_stay_null_in_an_array_that_takes_them():
+    holey, full = {"type": "array", "items": ["null", "int"]}, {"type": "array", "items": "int"}
+    event = record(("a", holey), ("b", full))
+    prediction = record(("a", ["null", holey]), ("b", holey), ("value", "double"))
+    model = model_of(ValueOutput(name="P"), P=[1.0, 2.0])
+    rows = [{"a": [1, None], "b": [3]}, {"a": [], "b": []}]
+    first, second = encode(prediction, event, model, rows)
+    assert (first["a"], first["b"], second["a"]) == ([1, None], [3], [])
+
+
+def test_an_array_of_enums_that_nothing_fills_is_null():
+    text = record(("plans", ["null", {"type": "array", "items": PLAN}]), ("value", "double"))
+    model = model_of(ValueOutput(name="P"), P=[1.5])
+    assert encode(text, record(("x", "int")), model, [{"x": 1}]) == [{"plans": None, "value": 1.5}]
+
+
+@given(data=st.data(), node=records(), wanted=records())
+def test_no_event_makes_the_encoder_raise_once_it_has_accepted_both_schemas(data, node, wanted):
+    """Values of every type and size, hence of every column a decoder may give; fields match by name."""
+    wanted |= {"name": "R", "fields": [*wanted["fields"], {"name": "value", "type": "double"}]}
+    for kind in data.draw(st.sets(st.sampled_from(range(len(wanted["fields"]) - 1)))):
+        if kind < len(node["fields"]):  # most pairs of types are refused at start
+            wanted["fields"][kind]["type"] = data.draw(evolved_types(copy.deepcopy(node["fields"][kind]["type"])))
+    event, prediction = json.dumps(node), json.dumps(wanted)
+    rows = data.draw(st.integers(1, 4))
+    model = model_of(ValueOutput(name="P"), P=np.zeros(rows))
+    columns = reader_columns(parse(event))
+    try:
+        encoder = PredictionEncoder(writer_of(prediction), model, columns)
+    except SchemaIncompatible:
+        return
+    framing, schema = SingleObjectFraming(), parse(event)
+    header = framing.header(schema.fingerprint)
+    values = []
+    for _ in range(rows):
+        out = BytesIO()
+        fastavro.schemaless_writer(out, plain(event), data.draw(data_of(node, EXTREME)))
+        values.append(header + out.getvalue())
+    table = datum_reader(framing, header, schema, schema).read(values).table
+    assert table.num_rows == rows
+    origin = origin_of(*[("t", 0)] * rows, offsets=list(range(rows)))
+    encoded = encoder.encode(
+        Columns(table, np.arange(rows)), {"value": np.zeros(rows)}, np.arange(rows), origin, Answerer(model), NOW_MS
+    )
+    for value in encoded:
+        read(value, prediction)

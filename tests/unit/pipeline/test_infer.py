@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ModelFailed, Reason, Stage
-from app.pipeline.infer import PROBABILITY_SLACK, derivable, infer
+from app.pipeline.infer import PROBABILITY_SLACK, OutputPolicy, infer
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput, ValueOutput
 
 INPUTS = (InputSpec(name="X", features=(NumberFeature(field="x"),)),)
@@ -18,11 +18,14 @@ DIGITS = ProbabilitiesOutput(
 )
 
 
-def answered(output, values, *, rows=None, outputs=None):
+REJECT = OutputPolicy()
+
+
+def answered(output, values, *, rows=None, policy=REJECT, at_fault=False):
     values = np.asarray(values)
-    model = FakeModel(INPUTS, outputs or (output,), giving(P=values))
+    model = FakeModel(INPUTS, (output,), giving(P=values), at_fault=at_fault)
     rows = np.arange(len(values)) if rows is None else np.array(rows)
-    return infer(model, {"X": np.zeros((len(rows), 1), np.float32)}, rows)
+    return infer(model, {"X": np.zeros((len(rows), 1), np.float32)}, rows, policy)
 
 
 def probabilities(*second, dtype=np.float32):
@@ -90,27 +93,108 @@ def test_every_row_may_be_rejected():
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 3), (2, 2), (4, 2), (3, 2, 2), (6,), (3, 1, 2), ()])
-def test_an_output_of_a_wrong_shape_is_the_models_fault(shape):
-    with pytest.raises(ModelFailed, match=r"output 'P' has shape .*, expected \(3, 2\)"):
-        answered(BINARY, np.full(shape, 0.5), rows=[0, 1, 2])
+def test_an_output_of_a_wrong_shape_is_a_failure_of_the_model(shape):
+    with pytest.raises(ModelFailed, match="at fault"):
+        answered(BINARY, np.full(shape, 0.5), rows=[0, 1, 2], at_fault=True)
+
+
+def test_rows_whose_output_has_a_wrong_shape_are_rejected():
+    answer = answered(BINARY, np.full((4, 2), 0.5), rows=[0, 1, 2])
+    assert_every_row_is_rejected(answer, "output 'P' has shape (4, 2), expected (1, 2)")
+
+
+def assert_every_row_is_rejected(answer, message):
+    assert [(item.stage, item.reason) for item in answer.rejected] == [(Stage.MODEL, Reason.MODEL_ERROR)] * 3
+    assert all(message in item.message for item in answer.rejected)
+    assert (len(answer.rows), answer.results) == (0, {})
 
 
 def test_a_trailing_axis_of_one_is_the_same_shape():
     assert answered(BINARY, probabilities(0.1, 0.9)[:, :, None]).fields["label"].tolist() == [0, 1]
 
 
-def test_an_output_that_is_not_there_is_the_models_fault():
+def test_an_output_that_is_not_there_is_a_failure_of_the_model():
     model = FakeModel(INPUTS, (BINARY, ValueOutput(name="V")), giving(P=probabilities(0.5)))
-    with pytest.raises(ModelFailed, match="did not answer with V"):
-        infer(model, {"X": np.zeros((1, 1))}, np.arange(1))
+    answer = infer(model, {"X": np.zeros((3, 1))}, np.arange(3), REJECT)
+    assert_every_row_is_rejected(answer, "did not answer with V")
 
 
-def test_a_failing_model_passes_through():
-    def fail(_tensors):
-        raise ModelFailed("session broken")
+class Allergic:
+    """Answers with its input, and fails on a batch with any of these values; after `lives` failures for good."""
 
-    with pytest.raises(ModelFailed, match="session broken"):
-        infer(FakeModel(INPUTS, (BINARY,), fail), {"X": np.zeros((1, 1))}, np.arange(1))
+    def __init__(self, *bad, lives=10**6):
+        self.bad, self.lives = bad, lives
+        self.model = FakeModel(INPUTS, (ValueOutput(name="V", fields={"v": "value"}),), self)
+
+    def __call__(self, tensors):
+        values = tensors["X"][:, 0]
+        if np.isin(values, self.bad).any():
+            self.lives -= 1
+            self.model.at_fault = self.lives <= 0
+            raise ModelFailed("allergic")
+        return {"V": values}
+
+    def infer(self, values, policy=REJECT):
+        return infer(self.model, {"X": np.array(values, np.float32)[:, None]}, np.arange(len(values)) * 10, policy)
+
+
+def test_a_failing_batch_is_halved_until_the_bad_rows_are_alone():
+    answer = Allergic(3, 6).infer(range(8))
+    assert [(item.row, item.reason, item.stage) for item in answer.rejected] == [
+        (30, Reason.MODEL_ERROR, Stage.MODEL),
+        (60, Reason.MODEL_ERROR, Stage.MODEL),
+    ]
+    assert answer.rows.tolist() == [0, 10, 20, 40, 50, 70]
+    assert answer.fields["v"].tolist() == [0, 1, 2, 4, 5, 7]
+    assert answer.results == {"value": 6}
+
+
+def test_one_bad_row_of_many_costs_twice_the_logarithm_of_their_number():
+    allergic = Allergic(300)
+    allergic.infer(range(512))
+    assert len(allergic.model.seen) <= 2 * 10
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.sets(st.integers(0, 9)))
+def test_bisection_rejects_exactly_the_rows_the_model_fails_on(values, bad):
+    answer = Allergic(*bad).infer(values)
+    assert [item.row for item in answer.rejected] == [10 * i for i, value in enumerate(values) if value in bad]
+    assert answer.fields["v"].tolist() == [value for value in values if value not in bad]
+
+
+def test_a_model_that_fails_its_golden_rows_rejects_nothing():
+    with pytest.raises(ModelFailed, match="at fault"):
+        Allergic(1, lives=1).infer([1, 2, 3])
+
+
+def test_a_model_that_breaks_in_the_middle_of_a_bisection_rejects_nothing():
+    with pytest.raises(ModelFailed, match="at fault"):
+        Allergic(1, 2, 3, lives=3).infer([1, 2, 3])
+
+
+def test_bad_outputs_of_a_model_at_fault_reject_nothing():
+    with pytest.raises(ModelFailed, match="at fault"):
+        answered(BINARY, probabilities(0.5, np.nan), at_fault=True)
+
+
+def test_bad_outputs_may_stop_the_worker():
+    with pytest.raises(ModelFailed, match="answered P=nan, and bad_output is stop"):
+        answered(ValueOutput(name="P"), np.array([1.0, np.nan]), policy=OutputPolicy("stop"))
+    assert len(answered(ValueOutput(name="P"), np.array([1.0]), policy=OutputPolicy("stop")).rows) == 1
+
+
+def test_finite_values_out_of_bounds_may_be_clipped_and_the_others_are_rejected():
+    spec = ValueOutput(name="P", min=0, max=10, fields={"price": "value"})
+    answer = answered(spec, np.array([-5.0, 5.0, 50.0, np.nan, np.inf]), policy=OutputPolicy("clip"))
+    assert answer.fields["price"].tolist() == [0, 5, 10]
+    assert [item.row for item in answer.rejected] == [3, 4]
+    low_only = ValueOutput(name="P", min=0, fields={"price": "value"})
+    assert answered(low_only, np.array([-5.0, 1e30]), policy=OutputPolicy("clip")).fields["price"].tolist() == [0, 1e30]
+
+
+def test_a_distribution_is_never_clipped():
+    answer = answered(BINARY, np.array([[1.5, -0.5], [0.5, 0.5]]), policy=OutputPolicy("clip"))
+    assert [item.row for item in answer.rejected] == [0]
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
@@ -131,7 +215,7 @@ def test_values_without_bounds_need_only_be_finite():
 def test_a_row_that_one_output_spoils_is_answered_by_none():
     value = ValueOutput(name="V", fields={"price": "value"})
     model = FakeModel(INPUTS, (DIGITS, value), giving(P=np.eye(3), V=np.array([1.0, np.nan, 3.0])))
-    answer = infer(model, {"X": np.zeros((3, 1))}, np.arange(3))
+    answer = infer(model, {"X": np.zeros((3, 1))}, np.arange(3), REJECT)
     assert answer.fields["price"].tolist() == [1.0, 3.0]
     assert answer.fields["label"].tolist() == [0, 2]
     assert answer.results == {"0": 1, "2": 1}
@@ -139,12 +223,8 @@ def test_a_row_that_one_output_spoils_is_answered_by_none():
 
 def test_the_models_own_answer_is_left_as_it_was():
     given_out = {"P": probabilities(0.2, 0.9)[:, :, None]}
-    infer(FakeModel(INPUTS, (BINARY,), lambda _: given_out), {"X": np.zeros((2, 1))}, np.arange(2))
+    infer(FakeModel(INPUTS, (BINARY,), lambda _: given_out), {"X": np.zeros((2, 1))}, np.arange(2), REJECT)
     assert given_out["P"].shape == (2, 2, 1)
-
-
-def test_the_fields_that_outputs_fill_are_known():
-    assert derivable((BINARY,)) == dict.fromkeys(ALL_BINARY, BINARY)
 
 
 CELLS = st.one_of(st.floats(0, 1), st.sampled_from([np.nan, np.inf, -np.inf, -1.0, 2.0, 0.0, 1.0]))

@@ -14,14 +14,13 @@ from app.avro.codec import DatumWriter, datum_reader
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import reader_columns
 from app.avro.schemas import parse
-from app.errors import DeadLetterFlood, ModelFailed, Reason, SchemaRegistryUnavailable, Stage
-from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
+from app.errors import ModelFailed, Reason, SchemasPending, Stage
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
 from app.records import Batch, origin_of
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
-from app.worker.chain import Chain
+from app.worker.chain import Chain, ChainPolicy
 
 
 def schema(name, *fields):
@@ -50,7 +49,7 @@ def tenths(tensors):
 
 
 class Rig:
-    def __init__(self, answer=tenths, limit=1000):
+    def __init__(self, answer=tenths, policy=None):
         self.clock = ManualClock()
         self.schemas = FakeSchemas({EVENT_HEADER: EVENT.text, BYTES_HEADER: WITH_BYTES.text})
         self.model = FakeModel(INPUTS, (OUTPUT,), answer, name="churn", version="4")
@@ -60,7 +59,7 @@ class Rig:
             plan=FeaturePlan(INPUTS, columns),
             encoder=PredictionEncoder(DatumWriter(FRAMING, PREDICTION_HEADER, PREDICTION), self.model, columns),
             answerer=Answerer(self.model),
-            flood=FloodGate(DeadLetterLimit(limit, 60.0), self.clock),
+            policy=policy or ChainPolicy(),
             clock=self.clock,
         )
 
@@ -186,26 +185,51 @@ def test_a_registry_that_is_down_leaves_the_batch_to_be_scored_again():
     rig = Rig()
     rig.schemas.down = True
     records = [record_of("good", 0), record_of("bad_frame", 1)]
-    with pytest.raises(SchemaRegistryUnavailable):
+    with pytest.raises(SchemasPending):
         rig.score(records)
     rig.schemas.down = False
     check(["good", "bad_frame"], rig.score(records), records)
 
 
-def test_a_model_that_fails_dead_letters_nothing():
-    def fail(_tensors):
-        raise ModelFailed("broken")
+def fail(_tensors):
+    raise ModelFailed("broken")
 
-    rig = Rig(answer=fail, limit=1)
+
+def test_a_model_at_fault_dead_letters_nothing():
+    rig = Rig(answer=fail)
+    rig.model.at_fault = True
     for _ in range(3):
-        with pytest.raises(ModelFailed):
+        with pytest.raises(ModelFailed, match="at fault"):
             rig.score([record_of("good", 0), record_of("bad_frame", 1)])
 
 
-def test_a_flood_of_rejections_stops_the_batch():
-    rig = Rig(limit=2)
-    rig.score([record_of("missing", 0), record_of("sick", 1)])
-    with pytest.raises(DeadLetterFlood, match="3 records rejected"):
-        rig.score([record_of("good", 2), record_of("bad_frame", 3)])
-    rig.clock.advance(60)
-    assert len(rig.score([record_of("bad_frame", 4)]).dead_letters) == 1
+def test_rows_that_the_model_fails_on_are_dead_lettered_alone():
+    def allergic(tensors):
+        if (tensors["X"] == 3.0).any():
+            raise ModelFailed("cannot do 3")
+        return tenths(tensors)
+
+    rig = Rig(answer=allergic)
+    records = [
+        record_of("good", 0),
+        FakeRecord(EVENT_HEADER + body("x", 3.0), offset=1, key=b"1"),
+        record_of("good", 2),
+    ]
+    scored = rig.score(records)
+    assert scored.predictions.keys == [b"0", b"2"]
+    (letter,) = scored.dead_letters
+    assert (letter.key, letter.stage, letter.reason) == (b"1", Stage.MODEL, Reason.MODEL_ERROR)
+    assert dict(letter.headers)["__connect.errors.exception.message"] == b"cannot do 3"
+
+
+def test_a_prediction_too_large_for_its_topic_is_dead_lettered_and_its_neighbours_are_not():
+    rig = Rig(policy=ChainPolicy(max_output_bytes=100))
+    records = [record_of("good", 0), record_of("good", 1), record_of("sick", 2)]
+    records[1] = FakeRecord(records[1].value(), offset=1, key=b"k" * 90)
+    scored = rig.score(records)
+    assert scored.predictions.keys == [b"0"]
+    assert [(letter.stage, letter.reason) for letter in scored.dead_letters] == [
+        (Stage.OUTPUT, Reason.OVERSIZED),
+        (Stage.OUTPUT, Reason.BAD_OUTPUT),
+    ]
+    assert scored.outcomes.predicted == sum(scored.outcomes.results.values()) == 1

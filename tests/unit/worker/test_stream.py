@@ -1,6 +1,8 @@
 """The loop keeps I1 to I4 whatever happens around it: aborts, rebalances, outages, a full sink."""
 
+import itertools
 import threading
+from dataclasses import replace
 
 import pytest
 from fake_stream import Rig, copy_offsets
@@ -8,9 +10,10 @@ from fakes import ManualClock
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from app.errors import DeadLetterFlood, DrainDeadline, SchemaRegistryUnavailable
+from app.errors import DeadLetterFlood, DrainDeadline, ModelFailed, Reason, SchemasPending, Stage
 from app.facts import Committed, Pulse
-from app.records import TopicPartition
+from app.pipeline.dead_letter import DeadLetterLimit
+from app.records import DeadLetter, TopicPartition, predictions_of
 
 
 @pytest.fixture
@@ -63,37 +66,133 @@ def test_a_rewind_that_fails_is_tried_again_before_anything_is_read(rig):
     assert sorted(rig.broker.outcomes) == rig.broker.everything()
 
 
-def test_a_schema_registry_outage_keeps_the_batch_and_loses_nothing():
-    outage = [SchemaRegistryUnavailable("down")] * 3
+class Registry:
+    """A score function that does not know the schema of these (partition, offset) while it is down."""
+
+    def __init__(self, *unknown):
+        self.unknown, self.down = set(unknown), True
+
+    def __call__(self, batch, origin):
+        rows = [row for row, r in enumerate(batch.records) if (r.partition(), r.offset()) in self.unknown]
+        if self.down and rows:
+            raise SchemasPending(rows, "registry down")
+        return copy_offsets(batch, origin)
+
+
+def test_a_partition_waits_from_its_first_unknown_schema_on_and_the_others_go_on():
+    registry = Registry((0, 3), (0, 5))
+    rig = Rig(ManualClock(), score=registry)
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.broker.append(1, 30)
+
+    for _ in range(40):
+        rig.turn()
+        rig.clock.advance(0.3)
+    first, second = rig.broker.sources
+    assert rig.broker.committed == {first: 3, second: 30}
+    assert sorted(rig.broker.outcomes) == [(first, o) for o in range(3)] + [(second, o) for o in range(30)]
+    pulses = [fact for fact in rig.observer.facts if isinstance(fact, Pulse)]
+    assert pulses[-1].waiting_partitions == 1
+    assert pulses[-1].lag[first].records == 7
+
+    registry.down = False
+    rig.settle()
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+    rig.clock.advance(1.1)
+    rig.turn(2)
+    assert [fact for fact in rig.observer.facts if isinstance(fact, Pulse)][-1].waiting_partitions == 0
+
+
+def test_the_schema_registry_is_asked_less_and_less_often_while_it_is_down():
+    registry = Registry((0, 0))
+    asked = []
 
     def score(batch, origin):
-        if outage:
-            raise outage.pop()
-        return copy_offsets(batch, origin)
+        asked.append(rig.clock.monotonic())
+        return registry(batch, origin)
 
     rig = Rig(ManualClock(), score=score)
     rig.change("assigned", 0)
-    rig.broker.append(0, 6)
+    rig.broker.append(0, 1)
+    for _ in range(600):
+        rig.turn()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses[0] < 0.3
+    assert 4.9 < pauses[-1] < 5.5
 
-    rig.settle()
 
-    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+def test_a_partition_that_waits_when_the_worker_stops_is_left_uncommitted():
+    rig = Rig(ManualClock(), score=Registry((0, 2)))
+    rig.change("assigned", 0)
+    rig.broker.append(0, 10)
+    rig.turn(5)
+    rig.worker.stop()
+    rig.worker.run()
+    assert rig.broker.committed[rig.broker.sources[0]] == 2
+    assert len(rig.broker.outcomes) == 2
 
 
 def test_a_fatal_error_in_scoring_commits_nothing_new():
     def score(_batch, _origin):
-        raise DeadLetterFlood("too many")
+        raise ModelFailed("broken")
 
     rig = Rig(ManualClock(), score=score)
     rig.change("assigned", 0)
     rig.broker.append(0, 6)
 
-    with pytest.raises(DeadLetterFlood):
+    with pytest.raises(ModelFailed):
         rig.worker.run()
 
     assert rig.broker.committed[rig.broker.sources[0]] == 0
     assert rig.sink.closed
     assert rig.source.closed
+
+
+def all_rejected(batch, origin):
+    """Each record is dead-lettered; its letter is "partition@offset"."""
+    scored = copy_offsets(batch, origin)
+    letters = [
+        DeadLetter(None, value, (), None, 0, Stage.DECODE, Reason.BAD_FRAME) for value in scored.predictions.values
+    ]
+    return replace(scored, predictions=predictions_of([], [], origin.offsets[:0]), dead_letters=letters)
+
+
+def test_a_flood_stops_the_worker_and_what_came_before_it_is_committed():
+    rig = Rig(ManualClock(), score=all_rejected, flood_limit=DeadLetterLimit(10, 60.0))
+    rig.sink.settles = False  # only when it is asked to at once
+    rig.change("assigned", 0)
+    rig.broker.append(0, 30)
+
+    with pytest.raises(DeadLetterFlood, match="12 records rejected"):
+        rig.worker.run()
+
+    assert rig.broker.committed[rig.broker.sources[0]] == len(rig.broker.outcomes) == 8
+
+
+def test_a_restart_within_the_window_gets_no_new_quota_of_dead_letters():
+    rig = Rig(ManualClock(), score=all_rejected, flood_limit=DeadLetterLimit(10, 60.0))
+    rig.change("assigned", 0)
+    rig.broker.append(0, 100)
+    for _ in range(3):
+        with pytest.raises(DeadLetterFlood):
+            rig.worker.run()
+        assert len(rig.broker.outcomes) == 8
+        rig = Rig(rig.clock, score=all_rejected, flood_limit=DeadLetterLimit(10, 60.0), broker=rig.broker)
+        rig.change("assigned", 0)
+    rig.clock.advance(61)
+    with pytest.raises(DeadLetterFlood):
+        rig.worker.run()
+    assert len(rig.broker.outcomes) == 16
+
+
+def test_dead_letters_of_aborted_transactions_are_no_flood():
+    rig = Rig(ManualClock(), score=all_rejected, flood_limit=DeadLetterLimit(10, 60.0))
+    rig.change("assigned", 0)
+    rig.broker.append(0, 10)
+    rig.sink.aborts = 5
+    rig.settle()
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
 
 
 def test_what_was_delivered_is_committed_before_a_revoked_partition_goes(rig):
@@ -275,7 +374,8 @@ class AnythingGoes(RuleBasedStateMachine):
 
     @initialize()
     def start(self):
-        self.rig = Rig(ManualClock(), partitions=3)
+        self.registry = Registry()
+        self.rig = Rig(ManualClock(), partitions=3, score=self.registry)
         self.mine = set()
 
     @rule(partition=st.integers(0, 2), count=st.integers(1, 9))
@@ -310,6 +410,14 @@ class AnythingGoes(RuleBasedStateMachine):
     def the_sink_fills_or_empties(self, room):
         self.rig.sink.room = room
 
+    @rule(partition=st.integers(0, 2), offset=st.integers(0, 20))
+    def a_record_has_an_unknown_schema(self, partition, offset):
+        self.registry.unknown.add((partition, offset))
+
+    @rule(down=st.booleans())
+    def the_schema_registry_goes_or_comes(self, down):
+        self.registry.down = down
+
     @rule(seconds=st.floats(0.001, 3))
     def time_passes(self, seconds):
         self.rig.clock.advance(seconds)
@@ -333,6 +441,7 @@ class AnythingGoes(RuleBasedStateMachine):
     def teardown(self):
         rig = self.rig
         rig.sink.room = True
+        self.registry.down = False
         for partition in {0, 1, 2} - self.mine:
             rig.change("assigned", partition)
         rig.turn()

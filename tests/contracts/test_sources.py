@@ -1,0 +1,85 @@
+"""What `ports.Source` promises, asked of the fake that the loop is tested with and of the consumer, both protocols."""
+
+import pytest
+from worlds import BrokerWorld, MemoryWorld
+
+
+def real(name):
+    return pytest.param(name, marks=pytest.mark.broker)
+
+
+@pytest.fixture(params=["fake", real("classic"), real("consumer")])
+def world(request):
+    if request.param == "fake":
+        made = MemoryWorld()
+    else:
+        kafka, topics = request.getfixturevalue("kafka"), request.getfixturevalue("topics")
+        made = BrokerWorld(kafka, topics, protocol=request.param)
+    yield made
+    made.close()
+
+
+def of(partition, polled):
+    return [offset for where, offset in polled if where == partition]
+
+
+def test_every_record_comes_once_and_in_order_within_its_partition(world):
+    world.append(0, 30)
+    world.append(1, 20)
+    polled = world.polled(50)
+    assert of(0, polled) == list(range(30))
+    assert of(1, polled) == list(range(20))
+    assert world.source.positions() == {world.at(0): 30, world.at(1): 20}
+
+
+def test_after_a_rewind_records_come_again_from_there(world):
+    world.append(0, 30)
+    world.append(1, 10)
+    world.polled(40)
+    world.source.rewind({world.at(0): 12})
+    assert world.polled(18) == [(0, offset) for offset in range(12, 30)]
+
+
+def test_nothing_comes_while_paused_and_nothing_is_lost_by_it(world):
+    world.append(0, 30)
+    world.polled(10)
+    world.source.pause()
+    assert world.polled_for(0.5) == []
+    world.source.resume()
+    assert of(0, world.polled(20)) == list(range(10, 30))
+
+
+def test_a_held_partition_gives_nothing_until_released_and_the_other_goes_on(world):
+    world.append(0, 10)
+    world.append(1, 10)
+    world.polled(20)
+    world.source.hold({world.at(0)})
+    world.append(0, 10)
+    world.append(1, 10)
+    assert world.polled(10) == [(1, offset) for offset in range(10, 20)]
+    world.source.pause()
+    world.source.resume()
+    assert world.polled_for(0.5) == []
+    world.source.rewind({world.at(0): 5})
+    world.source.release({world.at(0)})
+    assert world.polled(15) == [(0, offset) for offset in range(5, 20)]
+
+
+def test_a_partition_held_while_all_are_paused_stays_held_afterwards(world):
+    world.append(0, 10)
+    world.append(1, 10)
+    world.source.pause()
+    world.source.hold({world.at(0)})
+    world.source.resume()
+    assert {where for where, _ in world.polled(10)} == {1}
+    world.source.pause()
+    world.source.release({world.at(0)})
+    assert world.polled_for(0.3) == []
+    world.source.resume()
+    assert {where for where, _ in world.polled(10)} == {0}
+
+
+def test_the_group_starts_at_its_committed_offset(world):
+    world.append(0, 10)
+    assert world.sink.settle_now({world.at(0): 4}, "", 30.0)
+    assert world.source.starts({world.at(0)}) == {world.at(0): 4}
