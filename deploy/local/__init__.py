@@ -7,10 +7,11 @@ whole stack that outlives its starter. `python -m deploy.local` is the command o
     ports.py            which free ports are safe to give to a server
     file_lock.py        one process at a time, bounded in time
     json_record.py      small facts on disk, never half-written
-    artifacts.py        what is fetched from Maven Central, once per machine, whole or not at all
+    artifacts.py        what is fetched or built, once per machine, whole or not at all
     process.py          a server process that outlives us, and is never mistaken for another one
     broker_config.py    the broker's properties: small, quick to fail over, close to production in all else
     kafka.py            one broker, or a cluster of them
+    toxiproxy.py        proxies in front of brokers that break connections on order
     schema_registry.py  Apicurio with the Confluent-compatible API
     stack.py            up, down, status; what lives in a stack directory
     guardian.py         takes a stack down when the process it serves is gone

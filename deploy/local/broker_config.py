@@ -19,11 +19,26 @@ class BrokerPorts:
     controller: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One more way into a lone broker, on loopback; protocol is Kafka's name of it, such as SASL_SSL."""
+
+    name: str
+    port: int
+    protocol: str
+
+    @property
+    def address(self) -> str:
+        """As it is listened on and advertised."""
+        return f"{self.name}://{LOOPBACK}:{self.port}"
+
+
 def broker_properties(
     node_id: int,
     ports: Sequence[BrokerPorts],
     log_directory: Path,
     overrides: Mapping[str, str],
+    more_listeners: Sequence[Listener] = (),
 ) -> dict[str, str]:
     """Return the server.properties of broker node_id, from 1; ports has one entry per broker of the cluster.
 
@@ -32,15 +47,18 @@ def broker_properties(
     own = ports[node_id - 1]
     replicas = str(len(ports))
     in_sync = "2" if len(ports) >= 3 else "1"
+    for_clients = [f"PLAINTEXT://{LOOPBACK}:{own.client}", *(one.address for one in more_listeners)]
     properties = {
         "process.roles": "broker,controller",
         "node.id": str(node_id),
         "controller.quorum.voters": ",".join(
             f"{number}@{LOOPBACK}:{port.controller}" for number, port in enumerate(ports, start=1)
         ),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{own.client},CONTROLLER://{LOOPBACK}:{own.controller}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{own.client}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": ",".join([*for_clients, f"CONTROLLER://{LOOPBACK}:{own.controller}"]),
+        "advertised.listeners": ",".join(for_clients),
+        "listener.security.protocol.map": ",".join(
+            ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *(f"{one.name}:{one.protocol}" for one in more_listeners)]
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(log_directory),

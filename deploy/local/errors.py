@@ -1,7 +1,7 @@
 """Errors of the local stack.
 
 StackError
-  DownloadFailed    an artifact could not be fetched from Maven Central
+  DownloadFailed    an artifact could not be fetched, or not be built
   StartFailed       a server ended, or was not ready in time; carries the tail of its log
   StackMismatch     the directory holds a stack of another shape than the one asked for
   StackBusy         another process has been working on the same directory for too long
@@ -13,7 +13,7 @@ class StackError(Exception):
 
 
 class DownloadFailed(StackError):
-    """An artifact could not be fetched. Nothing half-fetched is left behind."""
+    """An artifact could not be fetched or built. Nothing half-made is left behind."""
 
 
 class StartFailed(StackError):

