@@ -5,7 +5,7 @@ AppError
                                                      SchemaIncompatible, BrokerRefused, NotReachable
   RejectedRecord   dead-letter this row, carry on    DecodeFailed
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
-                                                     Aborted
+                                                     Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed, Fenced, DeliveryFailed, DeadLetterFlood,
                                                      ConsumerDead
   DrainDeadline    exit 3, what is left is read again
@@ -117,6 +117,10 @@ class SchemasPending(TransientError):
 
 class Aborted(TransientError):
     """The transaction was aborted; nothing of it is visible. Rewind and deliver again."""
+
+
+class InDoubt(TransientError):
+    """Only the broker knows whether the transaction was committed: ask it from where to read again."""
 
 
 class FatalError(AppError):

@@ -115,6 +115,10 @@ class Source(Protocol):
         """Where the group stands, or will start, in these partitions; those not known are absent."""
         ...
 
+    def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
+        """The group's offsets; partitions without one are absent. Raises BrokerUnavailable."""
+        ...
+
     def notes(self, sources: Set[TopicPartition]) -> list[str]:
         """What was committed along with the offsets of these partitions, as far as that is known."""
         ...
@@ -142,7 +146,7 @@ class Sink(Protocol):
 
         note: kept with the offsets, for whoever reads on from them. True once everything delivered before is
         safe and the offsets are committed or sure to be. False: ask again. Raises Aborted when all of it must be
-        delivered again, and Fenced, DeliveryFailed.
+        delivered again, InDoubt when perhaps it must, and Fenced, DeliveryFailed.
         """
         ...
 

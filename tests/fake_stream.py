@@ -7,7 +7,7 @@ refuses, by failing the test, what a real one would fence: commits for partition
 import numpy as np
 from fakes import NOW_MS, FakeRecord
 
-from app.errors import Aborted, BrokerUnavailable
+from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import BatchScored, Outcomes
 from app.pipeline.batcher import BatchPolicy, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
@@ -97,6 +97,9 @@ class FakeSource:
     def starts(self, sources):
         return {source: self._broker.committed[source] for source in sources}
 
+    def committed(self, sources):
+        return {source: self._broker.committed[source] for source in sources if self._broker.committed[source]}
+
     def notes(self, sources):
         return [self._broker.notes[source] for source in sources if source in self._broker.notes]
 
@@ -138,6 +141,7 @@ class FakeSink:
         self._broker, self._source = broker, source
         self._open = []
         self.aborts = 0
+        self.unheard = 0
         self.room = True
         self.settles = True
         self.broken = 0
@@ -172,6 +176,9 @@ class FakeSink:
             self._broker.outcomes.append((TopicPartition("events", int(partition)), int(offset)))
         self._open.clear()
         self.commits += 1
+        if self.unheard:
+            self.unheard -= 1
+            raise InDoubt("it took effect, and nobody heard of it")
         return True
 
     def abandon(self):

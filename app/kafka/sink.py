@@ -33,7 +33,8 @@ class AtLeastOnceSink:
         self._source, self._policy, self._clock, self._watchdog = source, policy, clock, watchdog
         self._outbox = Outbox(new_producer(properties), topics, policy.max_queued_bytes, clock)
         self._log = structlog.get_logger()
-        self._safe: dict[TopicPartition, int] = {}
+        self._safe: dict[TopicPartition, int] = {}  # to be committed next
+        self._sent: dict[TopicPartition, int] = {}  # committed without waiting for the answer
         self._last_commit = clock.monotonic()
 
     def has_room(self) -> bool:
@@ -63,7 +64,7 @@ class AtLeastOnceSink:
             if self._outbox.producer.flush(within_s):
                 return False
         self._outbox.raise_refusal(passing=False)
-        self._safe |= offsets
+        self._safe = {**self._sent, **self._safe, **offsets}
         with self._watchdog.expecting("commit", within_s + CALL_MARGIN_S):
             return self._commit(note, asynchronous=False)
 
@@ -74,6 +75,7 @@ class AtLeastOnceSink:
         """Commit nothing more of these partitions: another member has them."""
         for source in sources:
             self._safe.pop(source, None)
+            self._sent.pop(source, None)
 
     def recovered(self) -> bool:
         """Always: the client retries by itself."""
@@ -114,12 +116,14 @@ class AtLeastOnceSink:
         try:
             if asynchronous:
                 self._source.consumer.commit(offsets=partitions, asynchronous=True)
+                self._sent |= self._safe
             else:
                 answers = self._source.consumer.commit(offsets=partitions, asynchronous=False)
                 if refused := next((answer.error for answer in answers if answer.error is not None), None):
                     self._log.warning("offsets_not_committed", error=refused.str())
                     return False
                 self._source.take_failed_commits()  # older than what is committed now
+                self._sent.clear()
         except KafkaException as exc:
             # the group has moved on or the broker is away: the records are read again
             self._log.warning("offsets_not_committed", error=str(exc))

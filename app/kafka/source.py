@@ -145,16 +145,23 @@ class KafkaSource:
                 ends[source] = high
         return ends
 
+    def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
+        """The group's offsets; partitions without one are absent. Raises BrokerUnavailable."""
+        try:
+            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """Where the group stands, or will start, in these partitions; those not known are absent."""
         if not sources:
             return {}
         try:
-            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
-        except KafkaException:
+            starts = self.committed(sources)
+        except BrokerUnavailable:
             return {}  # asked again at the next pulse
-        starts = {TopicPartition(p.topic, p.partition): p.offset for p in found}
-        for source in [source for source, offset in starts.items() if offset < 0]:
+        for source in sources - starts.keys():
             low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), cached=True)
             starts[source] = low if self._start_from == "earliest" else high
         return {source: offset for source, offset in starts.items() if offset >= 0}

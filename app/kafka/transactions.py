@@ -5,7 +5,7 @@ inference, and commits at once when nothing else waits. Group metadata is asked 
 time, so that a worker whose partitions were taken away is fenced (KIP-447). Errors are told apart by their
 flags, not their codes: requires-abort → abort, deliver again; retriable → the same call again; fatal or
 indefinite → a new producer with the same transactional id, whose `init_transactions` settles what the old
-one left open.
+one left open. Whether that was a commit is then asked of the group: a commit may take effect unheard.
 
 Known limit: librdkafka lacks part 2 of KIP-890 (its issue 5423).
 """
@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.clock import Clock
-from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced
+from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced, InDoubt
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.watchdog import Watchdog
@@ -162,9 +162,11 @@ class TransactionalSink:
                 self._call("send_offsets_to_transaction", within_s, partitions, group)
             self._call("commit_transaction", max(LEAST_CALL_S, deadline - self._clock.monotonic()))
         except KafkaException as exc:
-            self._after_failure(exc.args[0])
+            undone = self._after_failure(exc.args[0])
             outbox.raise_refusal(passing=True)
-            raise Aborted(f"transaction not committed: {exc.args[0].str()}") from exc
+            if undone:
+                raise Aborted(f"transaction not committed: {exc.args[0].str()}") from exc
+            raise InDoubt(f"not known whether the transaction was committed: {exc.args[0].str()}") from exc
         self._begun_at = None
         self._last_fenced = False
         self._observer.transaction("committed")
@@ -198,7 +200,8 @@ class TransactionalSink:
                 continue
             return
 
-    def _after_failure(self, error: KafkaError) -> None:
+    def _after_failure(self, error: KafkaError) -> bool:
+        """Whether nothing of the transaction can be committed any more; if not, the producer was dropped."""
         self._log.warning("transaction_failed", code=error.name(), error=error.str(), fatal=error.fatal())
         if error.code() in _FENCED and error.fatal():
             fenced = self._fenced(error)
@@ -208,8 +211,10 @@ class TransactionalSink:
             self._last_fenced = True
         elif error.txn_requires_abort():
             self.abandon()
+            return True
         else:
             self._drop_producer(error.str())
+        return False
 
     def _drop_producer(self, why: str) -> None:
         self._log.warning("producer_dropped", reason=why)

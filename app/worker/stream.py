@@ -15,7 +15,7 @@ from threading import Event
 import structlog
 
 from app.clock import Clock
-from app.errors import DeadLetterFlood, DrainDeadline, SchemasPending, TransientError
+from app.errors import DeadLetterFlood, DrainDeadline, InDoubt, SchemasPending, TransientError
 from app.facts import Committed, Outcomes
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.dead_letter import FloodGate
@@ -77,6 +77,7 @@ class StreamWorker:
         self._unsettled: list[Outcomes] = []
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rewind_to: dict[TopicPartition, int] = {}
+        self._in_doubt = False  # whether the last transaction was committed, and so where to rewind to
         self._waiting: dict[TopicPartition, int] = {}  # for a writer schema, from this offset on
         self._released: set[TopicPartition] = set()  # no longer waiting; nothing of them delivered yet
         self._wait_again_s, self._release_at = BACKOFF_FIRST_S, 0.0
@@ -107,7 +108,7 @@ class StreamWorker:
             self._source.subscribe(self)
             while not self._drained():
                 self.turn()
-            self._sink.settle_now(self._tracker.committable(), self._flood.note(), self._drain_left_s())
+            self._commit_the_last()
         except DeadLetterFlood:
             with suppress(TransientError):
                 self._sink.settle_now(self._tracker.committable(), self._flood.note(), REVOKE_BOUND_S)
@@ -126,7 +127,6 @@ class StreamWorker:
             if now < self._not_before or not self._sink_ready:
                 self._only_serve_callbacks()
             else:
-                self._release_waiting()
                 self._apply_rewind()
                 self._take_in()
                 self._start_scoring()
@@ -136,8 +136,7 @@ class StreamWorker:
         except SchemasPending as exc:
             self._hold_back(exc)
         except TransientError as exc:
-            self._sink.abandon()
-            self._start_over()
+            self._undo(exc)
             self._back_off(exc)
 
     # -- the steps of a turn -------------------------------------------------------------------------------
@@ -301,8 +300,10 @@ class StreamWorker:
 
     # -- starting over ---------------------------------------------------------------------------------------
 
-    def _start_over(self) -> None:
+    def _undo(self, why: Exception | None = None) -> None:
         """Drop everything taken and not committed; it is read again once `_apply_rewind` succeeds."""
+        self._in_doubt |= isinstance(why, InDoubt)
+        self._sink.abandon()
         points = self._tracker.restart_points()
         for record in self._batcher.records:
             points.setdefault(source_of(record), record.offset())
@@ -317,9 +318,19 @@ class StreamWorker:
             goal[source] = min(offset, goal.get(source, offset))
 
     def _apply_rewind(self) -> None:
+        """Only once the sink has recovered: until then the group's offsets may still change."""
+        if self._in_doubt:
+            self._skip_what_was_committed()
+        self._release_waiting()
         if self._rewind_to:
             self._source.rewind(self._rewind_to)
             self._rewind_to.clear()
+
+    def _skip_what_was_committed(self) -> None:
+        for goal in (self._rewind_to, self._waiting):
+            for source, offset in self._source.committed(goal.keys() & self._source.owned).items():
+                goal[source] = max(offset, goal[source])
+        self._in_doubt = False
 
     # -- assignment changes, inside poll -----------------------------------------------------------------------
 
@@ -337,18 +348,17 @@ class StreamWorker:
                 finished = self._commit_before_losing(sources)
             except TransientError as exc:
                 self._log.warning("revoked_before_commit", reason=str(exc))
-                finished = False
-            if not finished:
-                self._sink.abandon()
-                self._start_over()
+                self._undo(exc)
+            else:
+                if not finished:
+                    self._undo()
         self._forget(sources)
 
     def on_lost(self, sources: Set[TopicPartition]) -> None:
         """Commit nothing: another member has these already."""
         self._observer.rebalanced("lost")
         if self._concerned(sources):
-            self._sink.abandon()
-            self._start_over()
+            self._undo()
         self._forget(sources)
 
     def _concerned(self, sources: Set[TopicPartition]) -> bool:
@@ -403,6 +413,11 @@ class StreamWorker:
             )
         return False
 
-    def _drain_left_s(self) -> float:
-        until = self._drain_until or 0.0
-        return max(0.1, until - self._clock.monotonic())
+    def _commit_the_last(self) -> None:
+        left_s = max(0.1, (self._drain_until or 0.0) - self._clock.monotonic())
+        try:
+            committed = self._sink.settle_now(self._tracker.committable(), self._flood.note(), left_s)
+        except TransientError as exc:
+            raise DrainDeadline(f"the last offsets could not be committed: {exc}") from exc
+        if not committed:
+            raise DrainDeadline("the last offsets could not be committed; their records will be read again")

@@ -55,6 +55,17 @@ def test_an_aborted_transaction_is_done_again_from_the_lowest_unfinished_offset(
     assert sorted(rig.broker.outcomes) == rig.broker.everything()
 
 
+def test_a_commit_that_took_effect_unheard_is_not_done_again(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.broker.append(1, 3)
+    rig.sink.unheard = 2
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
 def test_a_rewind_that_fails_is_tried_again_before_anything_is_read(rig):
     rig.change("assigned", 0)
     rig.broker.append(0, 10)
@@ -401,6 +412,10 @@ class AnythingGoes(RuleBasedStateMachine):
     @rule()
     def the_next_transaction_aborts(self):
         self.rig.sink.aborts = 1
+
+    @rule()
+    def the_next_commit_takes_effect_unheard(self):
+        self.rig.sink.unheard = 1
 
     @rule()
     def seeking_fails_once(self):
