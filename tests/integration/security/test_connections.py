@@ -108,7 +108,7 @@ def test_a_plain_client_at_a_tls_listener(secured, secured_lane):
 
 def test_a_tls_client_at_a_plain_listener(secured, secured_lane):
     kafka = secured.over_mtls() | {"bootstrap_servers": secured.kafka}
-    assert "connecting to a PLAINTEXT broker listener?" in reason(secured_lane, kafka)
+    assert "set kafka.security.protocol to what this listener speaks" in reason(secured_lane, kafka)
 
 
 def test_a_tls_client_without_credentials_at_a_listener_that_wants_them(secured, secured_lane):
