@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick check stack stack-down bench fuzz chaos docs format clean
+.PHONY: help install demo test test-quick check stack stack-down bench chaos fuzz chaos docs format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ demo: install ## the whole product in one process: no server, no configuration
 	$(BIN)/inference-worker demo
 
 test: install ## every test a Python-only machine can run, a real Kafka included
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest -m "not chaos" -n $(TEST_PROCESSES) --dist worksteal
 
 test-quick: install ## the tests that need no broker
 	$(BIN)/python -m pytest -m "not broker" -q
@@ -49,6 +49,10 @@ stack-down: ## stop what `make stack` started
 
 bench: install ## one worker on a real broker: draining 500,000 events, and latency at 1,000/s; writes var/bench.json
 	$(BIN)/python tests/bench/drain_and_latency.py
+
+chaos: install ## 200 random faults over a million events on three brokers, half an hour or more; writes docs/RELIABILITY.md
+	$(BIN)/python -m pytest -m chaos tests/chaos
+	$(BIN)/python -m tests.chaos.long_run
 
 fuzz: install ## a million mutated datums through the real decoders, in processes of their own
 	$(BIN)/python -m tests.fuzz.decoders --datums 1000000

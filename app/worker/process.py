@@ -67,7 +67,10 @@ class WorkerProcess:
             signal.signal(number, self._on_signal)
 
     def run(self) -> int:
-        """Until drained; returns the exit status. Raises what a stream raised."""
+        """Until drained; returns the exit status. Raises what a stream raised.
+
+        Ends the process itself when a client call does not return in time.
+        """
         _spare_the_collector()
         threads = [
             Thread(target=self._run_stream, args=(stream,), name=f"stream-{stream.name}", daemon=True)
@@ -86,7 +89,8 @@ class WorkerProcess:
                     stream.worker.stop()
             if give_up_at is not None and self._clock.monotonic() >= give_up_at:
                 self._log.error("drain_deadline_passed", reason="a client call did not return")
-                return EXIT_DRAIN_DEADLINE
+                # not sys.exit: the stuck thread holds clients whose clean-up would block as well
+                os._exit(EXIT_DRAIN_DEADLINE)
         for failure in self._failures:
             if not isinstance(failure, DrainDeadline):
                 raise failure
@@ -110,8 +114,7 @@ class WorkerProcess:
             call = stream.watchdog.overdue()
             if call is not None:
                 self._log.error("client_call_overdue", pipeline=stream.name, call=call.name, since_s=call.since_s)
-                # not sys.exit: the stuck thread holds clients whose clean-up would block as well
-                os._exit(EXIT_WATCHDOG)
+                os._exit(EXIT_WATCHDOG)  # for the same reason
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._stop_requested:
