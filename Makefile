@@ -57,9 +57,6 @@ chaos: install ## 200 random faults over a million events on three brokers, half
 fuzz: install ## a million mutated datums through the real decoders, in processes of their own
 	$(BIN)/python -m tests.fuzz.decoders --datums 1000000
 
-chaos: install ## 200 random faults over a million records; writes var/chaos.json and docs/RELIABILITY.md
-	$(BIN)/python -m tests.chaos.long_run
-
 docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
 	$(BIN)/python -m docs.generate
 

@@ -4,7 +4,9 @@ A registry answers in a millisecond, or, when it is away, after seconds of time-
 of its own; the caller waits a moment for it and otherwise asks again later.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
 
 from app.clock import Clock
 from app.errors import SchemaRegistryUnavailable
@@ -21,7 +23,10 @@ class BackgroundLookups:
 
     def __init__(self, schemas: SchemaSource, clock: Clock) -> None:
         self._schemas, self._clock = schemas, clock
-        self._threads = ThreadPoolExecutor(AT_ONCE, "schema-lookup")
+        self._asked: SimpleQueue[tuple[bytes, Future[str]]] = SimpleQueue()
+        # daemons: at the end of the process nobody waits for a registry
+        for number in range(AT_ONCE):
+            Thread(target=self._look_up, name=f"schema-lookup-{number}", daemon=True).start()
         self._under_way: dict[bytes, Future[str]] = {}
         self._patient_from = 0.0
 
@@ -30,7 +35,8 @@ class BackgroundLookups:
         future = self._under_way.get(header)
         if future is None:
             self._make_room()
-            future = self._under_way[header] = self._threads.submit(self._schemas.by_header, header)
+            future = self._under_way[header] = Future()
+            self._asked.put((header, future))
         now = self._clock.monotonic()
         try:
             text = future.result(PATIENCE_S if now >= self._patient_from else 0)
@@ -42,6 +48,14 @@ class BackgroundLookups:
             raise
         del self._under_way[header]
         return text
+
+    def _look_up(self) -> None:
+        while True:
+            header, future = self._asked.get()
+            try:
+                future.set_result(self._schemas.by_header(header))
+            except BaseException as exc:  # noqa: BLE001 - raised again by whoever asks
+                future.set_exception(exc)
 
     def _make_room(self) -> None:
         """Answers nobody came back for, their partitions having gone elsewhere, are forgotten."""

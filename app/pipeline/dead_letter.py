@@ -55,67 +55,73 @@ def dead_letter_of(record: Record, rejection: Rejection, model: str, version: st
     )
 
 
-_NOTE = re.compile(r"dead_letters=(\d{1,9}) at_ms=(\d{1,15})")
+SLOTS = 16  # of a window: dead letters of one slot are forgotten together, with the last of them
+_ENTRY = re.compile(r"(\d{1,9})@(\d{1,15})")
+_Entries = deque[tuple[float, int]]  # (when, how many)
 
 
 class FloodGate:
     """Counts the dead letters that are delivered within a sliding window.
 
-    Those of an aborted transaction do not count: their records come again. The count travels with the committed
+    Those of an aborted transaction do not count: their records come again. The counts travel with the committed
     offsets as a note, so that a worker that is started again and again gets no new quota each time.
     """
 
     def __init__(self, limit: DeadLetterLimit, clock: Clock) -> None:
         self._limit, self._clock = limit, clock
-        self._recent: deque[tuple[float, int]] = deque()  # (when, how many), settled
-        self._open: list[tuple[float, int]] = []  # not settled yet
-        self._count = 0  # of both
+        self._recent: _Entries = deque()  # settled
+        self._open: _Entries = deque()  # not settled yet
 
     def admit(self, letters: Sequence[DeadLetter]) -> None:
         """Count these, about to be delivered. Raises DeadLetterFlood if that exceeds the limit; then they are not."""
         if not letters:
             return
-        now = self._clock.monotonic()
-        while self._recent and self._recent[0][0] <= now - self._limit.window_s:
-            self._count -= self._recent.popleft()[1]
-        if self._count + len(letters) > self._limit.records:
+        self._forget_the_old()
+        count = len(letters) + sum(many for _, many in (*self._recent, *self._open))
+        if count > self._limit.records:
             last = letters[-1]
             why = dict(last.headers).get(MESSAGE_HEADER) or b""
             msg = (
-                f"{self._count + len(letters)} records rejected within {self._limit.window_s:g} s, "
-                f"dead_letter_limit.records is {self._limit.records}; the last one: "
-                f"{last.stage} {last.reason}: {why.decode()}"
+                f"{count} records rejected within {self._limit.window_s:g} s, dead_letter_limit.records is "
+                f"{self._limit.records}; the last one: {last.stage} {last.reason}: {why.decode()}"
             )
             raise DeadLetterFlood(msg)
-        self._open.append((now, len(letters)))
-        self._count += len(letters)
-
-    def note(self) -> str:
-        """What whoever goes on from here has to know; empty if nothing."""
-        newest = self._open[-1] if self._open else self._recent[-1] if self._recent else None
-        age_s = self._clock.monotonic() - newest[0] if newest else self._limit.window_s
-        if age_s >= self._limit.window_s:
-            return ""
-        return f"dead_letters={self._count} at_ms={self._clock.now_ms() - round(age_s * 1000)}"
-
-    def remember(self, note: str) -> None:
-        """Go on from the count that a note holds, if that is higher; anything else in it is nobody's fault."""
-        found = _NOTE.fullmatch(note)
-        if found is None:
-            return
-        count, at_ms = int(found[1]), int(found[2])
-        age_s = max(0.0, (self._clock.now_ms() - at_ms) / 1000)
-        if age_s < self._limit.window_s and count > self._count:
-            entry = (self._clock.monotonic() - age_s, count - self._count)
-            self._recent = deque(sorted([*self._recent, entry]))
-            self._count = count
+        self._append(self._open, self._clock.monotonic(), len(letters))
 
     def settled(self) -> None:
         """What was admitted is durable."""
-        self._recent.extend(self._open)
+        for when, many in self._open:
+            self._append(self._recent, when, many)
         self._open.clear()
 
     def undone(self) -> None:
         """What was admitted since the last settlement was taken back."""
-        self._count -= sum(count for _, count in self._open)
         self._open.clear()
+
+    def note(self) -> str:
+        """What whoever goes on from here has to know; empty if nothing."""
+        if not self._recent and not self._open:
+            return ""
+        self._forget_the_old()
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        return " ".join(f"{many}@{now_ms - round((now - when) * 1000)}" for when, many in (*self._recent, *self._open))
+
+    def remember(self, note: str) -> None:
+        """Go on from the counts in a note if they are higher than ours; anything else in it is nobody's fault."""
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        told = deque((now - max(0, now_ms - int(at_ms)) / 1000, int(many)) for many, at_ms in _ENTRY.findall(note))
+        if sum(many for _, many in told) > sum(many for _, many in self._recent):
+            self._recent = told
+            self._forget_the_old()
+
+    def _append(self, entries: _Entries, when: float, many: int) -> None:
+        slot_s = self._limit.window_s / SLOTS
+        if entries and entries[-1][0] // slot_s == when // slot_s:
+            many += entries.pop()[1]
+        entries.append((when, many))
+
+    def _forget_the_old(self) -> None:
+        until = self._clock.monotonic() - self._limit.window_s
+        for entries in (self._recent, self._open):
+            while entries and entries[0][0] <= until:
+                entries.popleft()
