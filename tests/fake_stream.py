@@ -53,6 +53,7 @@ class FakeSource:
         self.held = set()
         self.closed = False
         self.seeks_fail = 0
+        self.asking_fails = 0
         self.position = {}
 
     def subscribe(self, listener):
@@ -98,6 +99,9 @@ class FakeSource:
         return {source: self._broker.committed[source] for source in sources}
 
     def committed(self, sources):
+        if self.asking_fails:
+            self.asking_fails -= 1
+            raise BrokerUnavailable("the committed offsets are not known")
         return {source: self._broker.committed[source] for source in sources if self._broker.committed[source]}
 
     def notes(self, sources):
@@ -142,6 +146,7 @@ class FakeSink:
         self._open = []
         self.aborts = 0
         self.unheard = 0
+        self.vanishing = 0
         self.room = True
         self.settles = True
         self.broken = 0
@@ -167,6 +172,10 @@ class FakeSink:
             self.aborts -= 1
             self._open.clear()
             raise Aborted("fenced")
+        if self.vanishing:
+            self.vanishing -= 1
+            self._open.clear()
+            raise InDoubt("it did not take effect, and nobody heard of it")
         assert offsets.keys() <= self._source.owned, "committed a partition that is another member's"
         for source, offset in offsets.items():
             assert offset >= self._broker.committed[source], "committed backwards"

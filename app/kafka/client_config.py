@@ -143,9 +143,9 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
         "compression.type": delivery.compression,
         "partitioner": "murmur2_random",  # as the Java clients
         "batch.num.messages": 10_000,
-        "queue.buffering.max.messages": 1_000_000,
-        # The sink stops at half of this, so that produce() never meets a full queue in mid-batch.
-        "queue.buffering.max.kbytes": max(2048, 2 * delivery.max_queued_bytes // 1024),
+        # No bounds but the outbox's own, which is asked before a batch: a queue that is full in mid-batch reorders.
+        "queue.buffering.max.messages": 0,
+        "queue.buffering.max.kbytes": 2_147_483_647,
         # One shared callback that sees only refusals: acknowledging in bulk costs nothing per record.
         "delivery.report.only.error": True,
     }
@@ -175,6 +175,8 @@ def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Prope
         "bootstrap.servers": policy.bootstrap_servers,
         "client.id": policy.client_id,
         "socket.nagle.disable": True,
+        # A broker that is frozen or cut off answers nothing: at the default of 60 s that is how long we would wait.
+        "socket.timeout.ms": 10_000,
         # What matters comes through the error callback, once; fatal errors are printed all the same, so they get
         # a logger, whose lines `observe/log.py` puts into our format.
         "log_level": 0,

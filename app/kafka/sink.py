@@ -15,7 +15,7 @@ from app.kafka.source import KafkaSource
 from app.kafka.watchdog import Watchdog
 from app.records import DeadLetter, Predictions, TopicPartition
 
-CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
 
 
 class AtLeastOnceSink:

@@ -146,11 +146,8 @@ class KafkaSource:
         return ends
 
     def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
-        """The group's offsets; partitions without one are absent. Raises BrokerUnavailable."""
-        try:
-            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+        """The group's offsets; partitions without one are absent. Raises BrokerUnavailable, also if one is in doubt."""
+        found = self._asked(sources)
         return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
@@ -169,10 +166,19 @@ class KafkaSource:
     def notes(self, sources: Set[TopicPartition]) -> list[str]:
         """What was committed along with the offsets of these partitions, as far as that is known."""
         try:
-            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
-        except KafkaException:
+            return [partition.metadata for partition in self._asked(sources) if partition.metadata]
+        except BrokerUnavailable:
             return []
-        return [partition.metadata for partition in found if partition.metadata]
+
+    def _asked(self, sources: Set[TopicPartition]) -> list[ClientPartition]:
+        try:
+            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+        # one that a transaction still has in its hands comes without an offset, as if there were none
+        if failure := next((partition.error for partition in found if partition.error is not None), None):
+            raise BrokerUnavailable(f"the committed offsets are not known: {failure.str()}")
+        return found
 
     def take_failed_commits(self) -> dict[TopicPartition, int]:
         """Offsets of owned partitions whose asynchronous commit failed since the last call."""
@@ -196,7 +202,9 @@ class KafkaSource:
         self._joined = True
         sources = _sources(partitions)
         self._owned |= sources
-        consumer.incremental_assign(partitions)
+        for source in sources:
+            self._failed_commits.pop(source, None)  # from when it was ours before
+        consumer.incremental_assign(self._from_the_start_on(partitions))
         if self._paused:
             consumer.pause(partitions)
         else:
@@ -263,6 +271,32 @@ class KafkaSource:
             self._log.warning("consumer_error", code=error.name(), message=error.str())
         return False
 
+    def _from_the_start_on(self, partitions: list[ClientPartition]) -> list[ClientPartition]:
+        """The same, with a number where the group has no offset yet, so that a start is decided once.
+
+        `latest` is committed at once: whoever comes next must not pass over what arrives from now on. What cannot be
+        asked now, or must not be decided here, is left to the client, which reports it (see `_start`).
+        """
+        if self._start_from == "fail":
+            return partitions
+        try:
+            known = self.committed(_sources(partitions))
+            decided = {source: self._first_of(source) for source in _sources(partitions) - known.keys()}
+        except (BrokerUnavailable, KafkaException) as exc:
+            self._log.warning("start_not_decided", reason=str(exc))
+            return partitions
+        for source in sorted(decided):
+            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=decided[source])
+            self._observer.offset_reset("no_committed_offset", 0)
+        starts = [ClientPartition(*source, offset) for source, offset in decided.items()]
+        if starts and self._start_from == "latest":
+            self._consumer.commit(offsets=starts, asynchronous=True)
+        return [p for p in partitions if TopicPartition(p.topic, p.partition) in known] + starts
+
+    def _first_of(self, source: TopicPartition) -> int:
+        low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
+        return int(low if self._start_from == "earliest" else high)
+
     def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
         """There is no committed offset, or the record at it is gone: start where the setting says.
 
@@ -272,29 +306,30 @@ class KafkaSource:
             raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
         if source not in self._owned:
             return
+        # A partition in this state cannot be sought. At once, before anything that waits: a rebalance that comes
+        # meanwhile must find the assignment as it left it.
         where = ClientPartition(*source, OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END)
-        missed = 0
-        if offset is None or offset < 0:
-            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=self._start_from)
-        else:
-            missed = self._missed(source, offset)
-            self._log.error(
-                "committed_offset_out_of_range",
-                source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
-            )  # fmt: skip
-        self._observer.offset_reset("no_committed_offset" if offset is None or offset < 0 else "out_of_range", missed)
         self._consumer.incremental_unassign([where])
         self._consumer.incremental_assign([where])
         if self._paused or source in self._held:
             self._consumer.pause([where])
+        if offset is None or offset < 0:
+            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=self._start_from)
+            self._observer.offset_reset("no_committed_offset", 0)
+            return
+        missed = self._missed(source, offset)
+        self._log.error(
+            "committed_offset_out_of_range",
+            source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
+        )  # fmt: skip
+        self._observer.offset_reset("out_of_range", missed)
 
     def _missed(self, source: TopicPartition, offset: int) -> int:
         """How many offsets from this one on are passed over; 0 if the broker does not say."""
         try:
-            low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
+            return max(0, self._first_of(source) - offset)
         except KafkaException:
             return 0
-        return max(0, (low if self._start_from == "earliest" else high) - offset)
 
 
 def _is(error: KafkaError, code: int) -> bool:

@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
+from app.errors import BadSettings
 from app.kafka.client_config import ClientPolicy, admin_properties
 from app.kafka.outbox import FOR_EVER_MS, FRAMING_BYTES
 
@@ -37,10 +38,10 @@ def topic_limits(policy: ClientPolicy, predictions: str, dead_letters: str) -> T
 
     Without permission to ask (DescribeConfigs on the topics) the client's own default stands, and it is logged.
     """
-    most = int(policy.extra.get("message.max.bytes", FOR_EVER_MS))
+    most = _most(policy)
     configs = _configs(policy, predictions, dead_letters)
     bytes_of = {
-        topic: min(most, _number(config, "max.message.bytes", CLIENT_DEFAULT_BYTES))
+        topic: min(most or FOR_EVER_MS, _number(config, "max.message.bytes", most or CLIENT_DEFAULT_BYTES))
         for topic, config in configs.items()
     }
     return TopicLimits(
@@ -62,6 +63,14 @@ def _configs(policy: ClientPolicy, *topics: str) -> dict[str, Mapping[str, Confi
             structlog.get_logger().warning("topic_limits_unknown", topic=resource.name, reason=str(exc))
             found[resource.name] = {}
     return found
+
+
+def _most(policy: ClientPolicy) -> int | None:
+    told = policy.extra.get("message.max.bytes")
+    try:
+        return None if told is None else int(told)
+    except ValueError as exc:
+        raise BadSettings(f"kafka.client: message.max.bytes is a number of bytes, found {told!r}") from exc
 
 
 def _number(config: Mapping[str, ConfigEntry], name: str, otherwise: int) -> int:

@@ -10,6 +10,7 @@ one left open. Whether that was a commit is then asked of the group: a commit ma
 Known limit: librdkafka lacks part 2 of KIP-890 (its issue 5423).
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 
@@ -25,9 +26,12 @@ from app.kafka.watchdog import Watchdog
 from app.ports import DeliveryObserver
 from app.records import DeadLetter, Predictions, TopicPartition
 
-CALL_MARGIN_S = 15.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
 PURGE_ATTEMPTS, PURGE_S = 3, 0.2
 RECOVERY_CALL_S = 5.0  # short, so that the stream thread keeps polling between attempts
+LONGEST_CALL_S = 15.0  # so that a commit and an abort in one turn stay below what liveness allows
+# Once is what a frozen worker gets that wakes up. More often, or twice without a commit between: somebody lives on it.
+FENCED_TOO_OFTEN, FENCED_WITHIN_S = 3, 60.0
 LEAST_CALL_S = 0.1  # a call without any time would fail although the broker is there
 RETRIES = 3  # of a call the client calls retriable; after that its result counts as indefinite
 
@@ -58,6 +62,8 @@ class TransactionalSink:
         self._outbox: Outbox | None = None
         self._candidate: Producer | None = new_producer(properties)  # now, so that bad settings are a bad start
         self._begun_at: float | None = None
+        self._longest_s = min(policy.transaction_timeout_s, LONGEST_CALL_S)
+        self._fenced_at: deque[float] = deque(maxlen=FENCED_TOO_OFTEN)
         self._last_fenced = False
 
     def has_room(self) -> bool:
@@ -84,7 +90,7 @@ class TransactionalSink:
             return True
         if not idle and self._clock.monotonic() - self._begun_at < self._policy.commit_interval_s:
             return False
-        self._commit(offsets, note, self._policy.transaction_timeout_s)
+        self._commit(offsets, note, self._longest_s)
         return True
 
     def settle_now(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> bool:
@@ -98,7 +104,7 @@ class TransactionalSink:
             return
         self._begun_at = None
         try:
-            self._call("abort_transaction", self._policy.transaction_timeout_s)
+            self._call("abort_transaction", self._longest_s)
             self._outbox.drained()  # serves the callbacks of what the abort took back
             self._observer.transaction("aborted")
         except KafkaException as exc:
@@ -206,7 +212,10 @@ class TransactionalSink:
         if error.code() in _FENCED and error.fatal():
             fenced = self._fenced(error)
             self._drop_producer(error.str())
-            if self._last_fenced:
+            now = self._clock.monotonic()
+            self._fenced_at.append(now)
+            often = len(self._fenced_at) == FENCED_TOO_OFTEN and now - self._fenced_at[0] < FENCED_WITHIN_S
+            if self._last_fenced or often:
                 raise fenced
             self._last_fenced = True
         elif error.txn_requires_abort():

@@ -80,12 +80,13 @@ class Chain:
         rejected += features.rejected
         answer, model_s = self._infer(features.tensors, features.rows)
         predictions = self._encode(batch, columns, answer, origin)
-        too_large = predictions.sizes > self._policy.max_output_bytes
-        if too_large.any():
+        tensors, rows = features.tensors, features.rows
+        while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
             rejected += self._oversized(predictions.sizes[too_large], answer.rows[too_large])
-            fits = ~np.isin(features.rows, answer.rows[too_large])
-            tensors = {name: tensor[fits] for name, tensor in features.tensors.items()}
-            answer, model_s = self._infer(tensors, features.rows[fits])
+            fits = ~np.isin(rows, answer.rows[too_large])
+            tensors, rows = {name: tensor[fits] for name, tensor in tensors.items()}, rows[fits]
+            answer, again_s = self._infer(tensors, rows)
+            model_s += again_s
             predictions = self._encode(batch, columns, answer, origin)
         rejected += answer.rejected
         model = self._answerer.model

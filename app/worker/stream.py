@@ -77,6 +77,7 @@ class StreamWorker:
         self._unsettled: list[Outcomes] = []
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rewind_to: dict[TopicPartition, int] = {}
+        self._undone_in_drain = False
         self._in_doubt = False  # whether the last transaction was committed, and so where to rewind to
         self._waiting: dict[TopicPartition, int] = {}  # for a writer schema, from this offset on
         self._released: set[TopicPartition] = set()  # no longer waiting; nothing of them delivered yet
@@ -303,6 +304,7 @@ class StreamWorker:
     def _undo(self, why: Exception | None = None) -> None:
         """Drop everything taken and not committed; it is read again once `_apply_rewind` succeeds."""
         self._in_doubt |= isinstance(why, InDoubt)
+        self._undone_in_drain |= self._stopping.is_set()
         self._sink.abandon()
         points = self._tracker.restart_points()
         for record in self._batcher.records:
@@ -416,6 +418,8 @@ class StreamWorker:
     def _commit_the_last(self) -> None:
         left_s = max(0.1, (self._drain_until or 0.0) - self._clock.monotonic())
         try:
+            if self._undone_in_drain and not self._sink.recovered():
+                raise DrainDeadline("what was under way could not be committed; its records will be read again")
             committed = self._sink.settle_now(self._tracker.committable(), self._flood.note(), left_s)
         except TransientError as exc:
             raise DrainDeadline(f"the last offsets could not be committed: {exc}") from exc

@@ -83,3 +83,4 @@ def test_the_group_starts_at_its_committed_offset(world):
     world.append(0, 10)
     assert world.sink.settle_now({world.at(0): 4}, "", 30.0)
     assert world.source.starts({world.at(0)}) == {world.at(0): 4}
+    assert world.source.committed({world.at(0), world.at(1)}) == {world.at(0): 4}

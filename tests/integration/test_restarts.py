@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from rig import answers, committed, read_all
+from rig import answers, committed, ends, read_all
 from worker_process import running_worker, wait_until
 
 from deploy.local.kafka import Cluster
@@ -73,6 +73,27 @@ def test_kill_9_under_load_loses_and_doubles_nothing(lane, tmp_path):
         assert worker.stop() == 0
 
     assert (verdict.inputs, verdict.predictions) == (EVENTS, EVENTS - EVENTS // 1000)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_group_that_starts_at_the_latest_passes_over_nothing_from_then_on(lane, protocol, tmp_path):
+    """Not even in partitions that were quiet until the first worker died."""
+    one = lane(partitions=2)
+    settings = one.settings(kafka={"start_from": "latest", "group_protocol": protocol, "session_timeout_s": 3})
+    group, (topic,) = settings["kafka"]["group_id"], one.inputs
+    one.produce(100)
+    starts = ends(one.kafka, topic)
+
+    with running_worker(settings, tmp_path) as worker:
+        worker.wait_until_assigned()
+        wait_until(lambda: committed(one.kafka, group, topic) == starts, "the start to be committed")
+        assert worker.metrics().of("inference_offset_resets_total", "reason") == {("no_committed_offset",): 2}
+        worker.kill()
+    one.produce(50, seed=8)
+    with running_worker(settings, tmp_path) as worker:
+        worker.wait_for_records(50)
+        assert worker.stop() == 0
+    assert len(answers(one)) == 50
 
 
 def test_kill_9_under_load_loses_nothing_in_at_least_once(lane, tmp_path):

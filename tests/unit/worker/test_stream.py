@@ -60,10 +60,35 @@ def test_a_commit_that_took_effect_unheard_is_not_done_again(rig):
     rig.broker.append(0, 10)
     rig.broker.append(1, 3)
     rig.sink.unheard = 2
+    rig.source.asking_fails = 3
 
     rig.settle()
 
     assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_commit_that_was_lost_unheard_is_done_again(rig):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.sink.vanishing = 2
+
+    rig.settle()
+
+    assert sorted(rig.broker.outcomes) == rig.broker.everything()
+
+
+def test_a_drain_whose_work_was_undone_by_an_outage_says_so(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    rig.sink.room = False
+    rig.turn(5)
+    rig.worker.stop()
+    rig.sink.room, rig.sink.aborts = True, 1
+    rig.turn()
+    rig.sink.broken = 10**6
+    with pytest.raises(DrainDeadline, match="could not be committed"):
+        rig.worker.run()
+    assert rig.broker.outcomes == []
 
 
 def test_a_rewind_that_fails_is_tried_again_before_anything_is_read(rig):
@@ -416,6 +441,14 @@ class AnythingGoes(RuleBasedStateMachine):
     @rule()
     def the_next_commit_takes_effect_unheard(self):
         self.rig.sink.unheard = 1
+
+    @rule()
+    def the_next_commit_is_lost_unheard(self):
+        self.rig.sink.vanishing = 1
+
+    @rule()
+    def asking_for_offsets_fails_once(self):
+        self.rig.source.asking_fails = 1
 
     @rule()
     def seeking_fails_once(self):
