@@ -26,7 +26,8 @@ demo: install ## the whole product in one process: no server, no configuration
 	$(BIN)/inference-worker demo
 
 test: install ## every test a Python-only machine can run, a real Kafka included
-	$(BIN)/python -m pytest -m "not chaos" -n $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest --ignore tests/chaos -n $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest tests/chaos -m "not chaos" -n $(TEST_PROCESSES) --dist worksteal
 
 test-quick: install ## the tests that need no broker
 	$(BIN)/python -m pytest -m "not broker" -q

@@ -175,9 +175,9 @@ def test_a_drain_that_cannot_finish_ends_with_3_at_its_deadline_and_a_second_sig
         assert one.get("/livez") == (200, "ok")
         began = time.monotonic()
         assert one.stop() == 3
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # of the 60 it would have had
         assert other.wait() == 3
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30  # 2 and 5 of its own, and a busy machine
         assert other.said("drain_deadline_passed")
 
 

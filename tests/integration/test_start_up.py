@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 )
 from worker_process import refused_start
 
-SECONDS = 30  # of which most is Python's imports on a busy machine; a dead broker is given 10
+SECONDS = 60  # alone it takes a few; the machine may be busy
 
 
 def refused(settings, folder, *expected, **environment):

@@ -21,7 +21,7 @@ from app.settings import settings_of
 
 pytestmark = pytest.mark.broker
 
-WITHIN_S = 30  # 3 to 7 on a quiet machine, of which two are Python's imports
+WITHIN_S = 60  # alone it takes five to ten; the machine may be busy
 DEBUG = {"level": "debug"}
 
 
@@ -88,7 +88,7 @@ def reason(lane, kafka):
     (reached,) = check.results([])
     assert reached.status == "failed"
     assert CANARY not in reached.detail
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30
     return reached.detail
 
 
