@@ -30,6 +30,7 @@ SESSION_TIMEOUT_S = 3.0
 CONSUMER_SESSION_TIMEOUT_S = 4.0  # the brokers', see conftest
 CI_MARGIN_S = 30.0  # added to bounds, for a loaded machine; the exact figures are in docs/RELIABILITY.md
 TRANSACTION_TIMEOUT_S = 5.0
+READER_PROPERTIES = {"socket.timeout.ms": "6000"}  # ours must not wait longer for a frozen broker than the workers
 TICK_S = 0.05
 READ_TIMEOUT_S = 120.0  # to a stable end, once everything that was broken is whole again
 FAILING = "tests.chaos.failing_worker"
@@ -53,7 +54,8 @@ class Feeder:
     def __init__(self, lane, rate, poison, limit=None):
         """limit: events after which it stops by itself."""
         self._stream = lane.event_stream(poison=poison)
-        options = KafkaOptions(lane.kafka, {"topic.metadata.refresh.interval.ms": "1000"})  # partitions may be added
+        patience = {"topic.metadata.refresh.interval.ms": "1000", **READER_PROPERTIES}  # partitions may be added
+        options = KafkaOptions(lane.kafka, patience)
         self._sender = KafkaSender(options, lane.inputs[0], linger_ms=0.0)
         self._rate, self._limit = rate, limit
         self._ended = threading.Event()
@@ -123,7 +125,7 @@ class Flow:
             input_topics=self.lane.inputs,
             prediction_topic=self.lane.output,
             dead_letter_topic=self.lane.dead_letters,
-            kafka=KafkaOptions(self.lane.kafka),
+            kafka=KafkaOptions(self.lane.kafka, READER_PROPERTIES),
             schemas=SchemaOptions(SCHEMAS, None),
             store=str(store),
             at_least_once=mode == "at_least_once",

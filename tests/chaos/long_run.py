@@ -39,6 +39,7 @@ TIMEOUTS = {
     "group.consumer.session.timeout.ms": 4000,
     "transaction_timeout_s": TRANSACTION_TIMEOUT_S,
     "broker.session.timeout.ms": 6000,
+    "socket.timeout.ms of feeders and readers": 6000,
 }
 
 

@@ -27,7 +27,8 @@ seen so far, at the end everything; a violation would have ended the run, and th
 - **phantom**: an outcome without an input (I4)
 
 *Recovery* is the time until every partition had shown an outcome made after the fault. It counts from the fault, or
-from its end where nobody can get through before (network faults, a short SIGSTOP).
+from its end where nobody can get through before (network faults, a short SIGSTOP). What the feeder and the reader
+wait themselves for a broker that does not answer is part of it.
 """
 
 
