@@ -166,7 +166,10 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
         "message.max.bytes": min(delivery.max_message_bytes, LARGEST_MESSAGE_BYTES),
         "batch.size": min(delivery.max_batch_bytes, LARGEST_BATCH_BYTES),  # a topic refuses larger batches whole
     }
-    return properties | _common(policy, _CONSUMER_ONLY) | sizes
+    merged = properties | _common(policy, _CONSUMER_ONLY) | sizes
+    if delivery.transactional_id is not None:  # the client refuses to wait longer for a socket than for a transaction
+        merged["socket.timeout.ms"] = min(int(merged["socket.timeout.ms"]), merged["transaction.timeout.ms"])
+    return merged
 
 
 def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Properties:
