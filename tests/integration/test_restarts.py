@@ -147,6 +147,7 @@ def test_a_broker_that_is_silent_past_every_timeout_costs_time_and_nothing_else(
         worker.wait_for_records(1_000)
         broker.suspend()
         worker.wait_until(lambda: worker.said("backing_off"), "the transaction to be given up")
+        worker.wait_until(lambda: worker.said("partitions_lost"), "the session to run out")
         broker.resume()
         worker.wait_until(lambda: len(worker.said("partitions_assigned")) == 2, "the partitions to come back")
         verdict = strict_lane.verified()
