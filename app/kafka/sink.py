@@ -12,10 +12,8 @@ from app.errors import DeliveryFailed
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.source import KafkaSource
-from app.kafka.watchdog import Watchdog
+from app.kafka.watchdog import CALL_MARGIN_S, Watchdog
 from app.records import DeadLetter, Predictions, TopicPartition
-
-CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
 
 
 class AtLeastOnceSink:

@@ -286,8 +286,7 @@ class KafkaSource:
             self._log.warning("start_not_decided", reason=str(exc))
             return partitions
         for source in sorted(decided):
-            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=decided[source])
-            self._observer.offset_reset("no_committed_offset", 0)
+            self._starts_anew(source, decided[source])
         starts = [ClientPartition(*source, offset) for source, offset in decided.items()]
         if starts and self._start_from == "latest":
             self._consumer.commit(offsets=starts, asynchronous=True)
@@ -314,8 +313,7 @@ class KafkaSource:
         if self._paused or source in self._held:
             self._consumer.pause([where])
         if offset is None or offset < 0:
-            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=self._start_from)
-            self._observer.offset_reset("no_committed_offset", 0)
+            self._starts_anew(source, self._start_from)
             return
         missed = self._missed(source, offset)
         self._log.error(
@@ -323,6 +321,10 @@ class KafkaSource:
             source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
         )  # fmt: skip
         self._observer.offset_reset("out_of_range", missed)
+
+    def _starts_anew(self, source: TopicPartition, at: int | str) -> None:
+        self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=at)
+        self._observer.offset_reset("no_committed_offset", 0)
 
     def _missed(self, source: TopicPartition, offset: int) -> int:
         """How many offsets from this one on are passed over; 0 if the broker does not say."""

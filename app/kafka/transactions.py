@@ -22,11 +22,10 @@ from app.clock import Clock
 from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced, InDoubt
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics, new_producer
-from app.kafka.watchdog import Watchdog
+from app.kafka.watchdog import CALL_MARGIN_S, Watchdog
 from app.ports import DeliveryObserver
 from app.records import DeadLetter, Predictions, TopicPartition
 
-CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
 PURGE_ATTEMPTS, PURGE_S = 3, 0.2
 RECOVERY_CALL_S = 5.0  # short, so that the stream thread keeps polling between attempts
 LONGEST_CALL_S = 15.0  # so that a commit and an abort in one turn stay below what liveness allows

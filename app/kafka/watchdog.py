@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from app.clock import Clock
 
+CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+
 
 @dataclass(frozen=True, slots=True)
 class OverdueCall:

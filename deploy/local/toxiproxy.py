@@ -14,8 +14,7 @@ from typing import Literal, Self
 
 from deploy.local.artifacts import toxiproxy_server
 from deploy.local.errors import StackError, StartFailed
-from deploy.local.json_record import read_record, write_record
-from deploy.local.ports import LOOPBACK, free_ports, is_free
+from deploy.local.ports import LOOPBACK, choose_port, known_port
 from deploy.local.process import ServerProcess
 
 _SHAPE = "toxiproxy.json"
@@ -64,7 +63,7 @@ class Toxiproxy:
         server = toxiproxy_server()
         deadline = time.monotonic() + timeout_s
         if not self.is_running:
-            port = self._choose_port()
+            port = choose_port(self.directory / _SHAPE)
             self.process.start([server, "-host", LOOPBACK, "-port", str(port)], {"LOG_LEVEL": "warn"})
         try:
             self.process.wait_until(self._answers, deadline=deadline)
@@ -115,14 +114,6 @@ class Toxiproxy:
     ) -> None:
         self.stop()
 
-    def _choose_port(self) -> int:
-        record = read_record(self.directory / _SHAPE)
-        if record and is_free(record["port"]):
-            return int(record["port"])
-        (port,) = free_ports(1)
-        write_record(self.directory / _SHAPE, {"port": port})
-        return port
-
     def _answers(self) -> bool:
         try:
             self._call("GET", "/version")
@@ -132,10 +123,10 @@ class Toxiproxy:
 
     def _call(self, method: str, path: str, body: object = None) -> dict[str, object]:
         """The answer's JSON; empty for an answer without."""
-        record = read_record(self.directory / _SHAPE)
-        if not record:
+        port = known_port(self.directory / _SHAPE)
+        if port is None:
             raise StartFailed(f"the toxiproxy in {self.directory} has never been started")
-        connection = http.client.HTTPConnection(LOOPBACK, record["port"], timeout=_CALL_TIMEOUT_S)
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_CALL_TIMEOUT_S)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None)
             answer = connection.getresponse()

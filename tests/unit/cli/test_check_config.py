@@ -1,11 +1,9 @@
 """What an operator sees of the settings in force: everything, and no secret."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 from typer.testing import CliRunner
 
@@ -26,12 +24,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def logs_as_they_were():
-    handlers = logging.getLogger().handlers
-    yield
-    logging.getLogger().handlers = handlers
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logs_as_they_were")
 
 
 @pytest.fixture

@@ -12,12 +12,7 @@ from app.observe.log import configure_logs
 CANARY = "c4n4ry-53cr3t"
 
 
-@pytest.fixture(autouse=True)
-def logs_as_they_were():
-    handlers = logging.getLogger().handlers
-    yield
-    logging.getLogger().handlers = handlers
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logs_as_they_were")
 
 
 def fail(password):
