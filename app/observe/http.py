@@ -1,5 +1,6 @@
 """Probes and metrics over HTTP, on a thread of their own: they answer whatever the Kafka clients do."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.errors import BadSettings
 from app.observe.metrics import Metrics
+
+REQUEST_WITHIN_S = 5.0
+MOST_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class ProbeServer:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
-            limit_concurrency=64,
+            limit_concurrency=MOST_CONNECTIONS,
+            http=_Impatient,
         )
         self._server = uvicorn.Server(config)
         self._thread = Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
@@ -56,6 +62,34 @@ class ProbeServer:
         self._server.should_exit = True
         self._thread.join(5.0)
         self._socket.close()
+
+
+class _Impatient(H11Protocol):
+    """Closes a connection whose next request takes too long to come; uvicorn would keep a half-sent one for ever."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_a_request()
+
+    def on_response_complete(self) -> None:
+        self._expect_a_request()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _expect_a_request(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._close_if_none_came)
+
+    def _close_if_none_came(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:
