@@ -65,6 +65,23 @@ class Committed:
         return np.asarray(np.maximum(self.at_ms - stamps, 0) / 1000.0)
 
 
+# A metric's name, its labels in order, and its value.
+Sample = tuple[str, tuple[tuple[str, str], ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What one of several worker processes says of itself, about once a second.
+
+    stuck: what is wrong with its progress, or None. awaits: what it waits for before it is ready, or None.
+    samples: all its metrics.
+    """
+
+    stuck: str | None
+    awaits: str | None
+    samples: tuple[Sample, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Lag:
     """How far one partition is behind; `seconds` is None while nothing is known of the records' age."""
@@ -74,12 +91,26 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceState:
+    """What a latency objective works with: a batch of n records takes fixed_s + n * per_record_s.
+
+    delivery_s: from scored to durable, a fading peak.
+    """
+
+    objective_s: float
+    fixed_s: float
+    per_record_s: float
+    delivery_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
     """The worker's state, about once a second.
 
     busy_ratio: share of the time since the last pulse not spent waiting for records, 0 to 1.
     records_per_second: records finished per second while busy: what this process could do.
     waiting_partitions: owned, and held back until a writer schema is known.
+    pace: None without a latency objective.
     """
 
     busy_ratio: float
@@ -87,3 +118,4 @@ class Pulse:
     buffered_bytes: int
     lag: Mapping[TopicPartition, Lag] = field(default_factory=dict)
     waiting_partitions: int = 0
+    pace: PaceState | None = None

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from app.facts import BatchScored, Committed, Pulse
+from app.facts import BatchScored, Committed, Pulse, Sample
 from app.records import DeadLetter, Predictions, Record, TopicPartition
 from app.specs import InputSpec, Output
 
@@ -196,6 +196,26 @@ class TopicObserver(Protocol):
     """Told what changes about topics. Any thread."""
 
     def partitions_changed(self, topic: str) -> None: ...
+
+
+class ProcessObserver(Protocol):
+    """Told what several worker processes do, each known by its slot; on the supervisor's thread."""
+
+    def started(self, slot: int, *, again: bool) -> None:
+        """again: another process had this slot before."""
+        ...
+
+    def reported(self, slot: int, samples: Sequence[Sample]) -> None:
+        """All metrics of the slot's process as they are now."""
+        ...
+
+    def ended(self, slot: int) -> None:
+        """What its process counted stays counted; nothing else of it is true any more."""
+        ...
+
+    def counted(self, states: Mapping[str, int]) -> None:
+        """State → how many slots are in it."""
+        ...
 
 
 class DeliveryObserver(Protocol):

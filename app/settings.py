@@ -185,9 +185,13 @@ class Worker(Section):
     static_membership: bool = Field(
         default=False, description="Classic only, for stable identities such as a StatefulSet's"
     )
-    processes: Annotated[int, Field(ge=1, le=1)] = Field(1, description="Worker processes; one, for now")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="More than 1: so many processes that share the partitions, under a supervisor that starts them again",
+    )
     memory_budget_bytes: Annotated[int, Field(ge=8_388_608)] = Field(
-        134_217_728, description="For the clients' queues and our buffers together, shared by the pipelines"
+        134_217_728,
+        description="Of each process: for its clients' queues and our buffers together, shared by the pipelines",
     )
     drain_timeout_s: Seconds = Field(20.0, description="From SIGTERM to exit 3; keep it below the pod's grace period")
 
@@ -218,7 +222,17 @@ class Batch(Section):
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 512
     max_bytes: Annotated[int, Field(ge=1, le=1_073_741_824)] = 4_194_304
     max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.01
-    slo_s: None = Field(None, description="A latency objective; not available yet, so only null")
+    slo_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Instead of max_wait_s: how old a record should be at most, by its own timestamp, when its outcome "
+        "is durable. Batches wait for company as long as that allows; commits then follow within a quarter of it",
+    )
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Self:
+        if self.slo_s is not None and "max_wait_s" in self.model_fields_set:
+            raise ValueError("max_wait_s and slo_s are both set; choose one")
+        return self
 
 
 class DeadLetterLimitSettings(Section):
@@ -363,10 +377,13 @@ class Settings(BaseSettings):
             return pipeline.group_id
         return self.kafka.group_id if len(self.pipelines) == 1 else f"{self.kafka.group_id}-{pipeline.name}"
 
-    def identity_of(self, pipeline: Pipeline) -> str:
-        """What no other live worker may share: the transactional id of a pipeline, and its static member's id."""
+    def identity_of(self, pipeline: Pipeline, slot: int = 0) -> str:
+        """What no other live worker may share: the transactional id of a pipeline, and its static member's id.
+
+        slot: which of `worker.processes`, from 0.
+        """
         group_id = self.group_id_of(pipeline)
-        identity = f"{group_id}-{self.instance_id}-0"
+        identity = f"{group_id}-{self.instance_id}-{slot}"
         if [self.group_id_of(other) for other in self.pipelines].count(group_id) > 1:
             identity += f"-{pipeline.name}"  # two pipelines of one group must not fence each other
         return identity
@@ -395,19 +412,24 @@ def _loop(pipelines: tuple[Pipeline, ...]) -> list[str]:
     return next((found for topic in sorted(leads_to) if (found := follow([topic]))), [])
 
 
-def load_settings(file: Path) -> Settings:
-    """Settings from a YAML file and the environment.
+def settings_text(file: Path) -> str:
+    """The content of a settings file. Raises BadSettings if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise BadSettings(f"cannot read {file}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise BadSettings(f"{file} is not UTF-8: {exc}") from exc
+
+
+def load_settings(file: Path, text: str | None = None) -> Settings:
+    """Settings from a YAML file and the environment. text: the file's content, if it was read before.
 
     Raises BadSettings naming every field that is wrong, its value and what is allowed.
     """
     _refuse_unknown_environment()
     try:
-        text = file.read_text(encoding="utf-8")
-        content = _EachKeyOnce(text).get_single_data()
-    except OSError as exc:
-        raise BadSettings(f"cannot read {file}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise BadSettings(f"{file} is not UTF-8: {exc}") from exc
+        content = _EachKeyOnce(settings_text(file) if text is None else text).get_single_data()
     except yaml.YAMLError as exc:
         # the library's own message quotes the line, which may hold a secret
         mark = getattr(exc, "problem_mark", None)

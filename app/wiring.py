@@ -49,12 +49,13 @@ from app.models.runtime import OnnxModel, RuntimePolicy, load_model
 from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
 from app.observe.metrics import Metrics, PipelineObserver
-from app.pipeline.batcher import BatchPolicy, MicroBatcher
+from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher, Pace
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
 from app.pipeline.infer import OutputPolicy
+from app.pipeline.objective import LatencyObjective
 from app.ports import SchemaSource, Sink
 from app.settings import Pipeline, Settings, load_settings
 from app.train.training import Pipeline as TrainedPipeline
@@ -230,7 +231,7 @@ class _PipelineParts:
 
     def __init__(self, settings: Settings, pipeline: Pipeline, metrics: Metrics, clock: Clock) -> None:
         self._settings, self._pipeline, self._clock = settings, pipeline, clock
-        self._observer = PipelineObserver(metrics, pipeline.name)
+        self._observer = PipelineObserver(metrics, pipeline.name, pipeline.batch.slo_s)
         self.use = _use(settings, pipeline)
         model, revision = _stable_model(settings, pipeline.model)
         metrics.model_loaded(model.name, model.version, model.load_s)
@@ -270,7 +271,7 @@ class _PipelineParts:
         )
         delivery = DeliveryPolicy(
             transactional_id=identity if settings.delivery.mode == "exactly_once" else None,
-            commit_interval_s=settings.delivery.commit_interval_s,
+            commit_interval_s=_commit_interval_s(settings, pipeline),
             transaction_timeout_s=settings.delivery.transaction_timeout_s,
             compression=settings.delivery.compression,
             max_queued_bytes=int(budget * PRODUCER_SHARE),
@@ -286,11 +287,13 @@ class _PipelineParts:
             policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes),
             clock=clock,
         )
+        pace = _pace(pipeline, clock)
         flood_limit = DeadLetterLimit(pipeline.dead_letter_limit.records, pipeline.dead_letter_limit.window_s)
         worker = StreamWorker(
             source=source,
             sink=sink,
-            batcher=MicroBatcher(_batch_policy(pipeline), clock),
+            batcher=MicroBatcher(BatchPolicy(pipeline.batch.max_records, pipeline.batch.max_bytes), clock, pace),
+            pace=pace,
             scoring=Scoring(chain.score, pipeline.name),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
@@ -321,8 +324,15 @@ class _PipelineParts:
         return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
 
 
-def _batch_policy(pipeline: Pipeline) -> BatchPolicy:
-    return BatchPolicy(pipeline.batch.max_records, pipeline.batch.max_bytes, pipeline.batch.max_wait_s)
+def _pace(pipeline: Pipeline, clock: Clock) -> Pace:
+    batch = pipeline.batch
+    return FixedWait(batch.max_wait_s, clock) if batch.slo_s is None else LatencyObjective(batch.slo_s, clock)
+
+
+def _commit_interval_s(settings: Settings, pipeline: Pipeline) -> float:
+    """Under a backlog outcomes wait this long to become durable, and an objective counts that."""
+    interval_s = settings.delivery.commit_interval_s
+    return interval_s if pipeline.batch.slo_s is None else min(interval_s, pipeline.batch.slo_s / 4)
 
 
 def _stable_model(settings: Settings, name: str) -> tuple[OnnxModel, int]:

@@ -9,7 +9,7 @@ from fakes import NOW_MS, FakeRecord
 
 from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import BatchScored, Outcomes
-from app.pipeline.batcher import BatchPolicy, MicroBatcher
+from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.records import TopicPartition, predictions_of
 from app.worker.chain import ScoredBatch
@@ -258,6 +258,7 @@ class Rig:
         score=copy_offsets,
         max_records=4,
         max_wait_s=0.01,
+        pace=None,
         drain_timeout_s=20.0,
         flood_limit=NO_FLOOD,
         broker=None,
@@ -267,10 +268,12 @@ class Rig:
         self.source = FakeSource(self.broker, clock)
         self.sink = FakeSink(self.broker, self.source)
         self.observer = RecordingObserver()
+        self.pace = pace or FixedWait(max_wait_s, clock)
         self.worker = StreamWorker(
             source=self.source,
             sink=self.sink,
-            batcher=MicroBatcher(BatchPolicy(max_records=max_records, max_wait_s=max_wait_s), clock),
+            batcher=MicroBatcher(BatchPolicy(max_records), clock, self.pace),
+            pace=self.pace,
             scoring=Scoring(score, "test"),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(drain_timeout_s),

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from app.errors import BadSettings
 from app.observe.metrics import Metrics
@@ -88,7 +88,8 @@ class _Impatient(H11Protocol):
         self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._close_if_none_came)
 
     def _close_if_none_came(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
             self.transport.close()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
-from app.facts import BatchScored, Committed, Pulse
+from app.facts import BatchScored, Committed, PaceState, Pulse, Sample
 from app.observe.column_histogram import ColumnHistogram
 from app.records import TopicPartition
 
@@ -26,7 +26,11 @@ _SHARE = tuple(step / 20 for step in range(1, 21))
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One row of the table. `bounds` are a histogram's upper bounds, in its unit."""
+    """One row of the table.
+
+    bounds: a histogram's upper bounds, in its unit. merge: how several worker processes' gauges become one;
+    counters and histograms are always added up.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -34,6 +38,7 @@ class MetricSpec:
     labels: tuple[str, ...]
     meaning: str
     bounds: tuple[float, ...] = ()
+    merge: Literal["max", "mean", "sum"] = "max"
 
 
 TABLE = (
@@ -103,19 +108,47 @@ TABLE = (
     MetricSpec(
         "inference_waiting_partitions", "gauge", "partitions", ("pipeline",),
         "Owned partitions held back until the schema registry tells a writer schema.",
+        merge="sum",
     ),
     MetricSpec("inference_rebalances_total", "counter", "rebalances", ("kind",), "assigned, revoked or lost."),
     MetricSpec(
         "inference_busy_ratio", "gauge", "share", (),
         "Share of the last second that the busiest pipeline's loop did not wait for records.",
+        merge="mean",
     ),
     MetricSpec(
         "inference_capacity_records_per_second", "gauge", "records per second", (),
         "Records finished per busy second, smoothed, all pipelines together.",
+        merge="sum",
     ),
     MetricSpec(
         "inference_buffered_bytes", "gauge", "bytes", ("pipeline",),
         "Record values read and not yet in a batch, the client's own queue not counted.",
+        merge="sum",
+    ),
+    MetricSpec(
+        "inference_slo_seconds", "gauge", "seconds", ("pipeline",),
+        "The latency objective, `batch.slo_s`; this and the next three are absent without one.",
+    ),
+    MetricSpec(
+        "inference_batch_cost_seconds", "gauge", "seconds", ("pipeline", "part"),
+        "What a batch costs, as fitted: `fixed` of each batch, `per_record` of each record in it.",
+    ),
+    MetricSpec(
+        "inference_delivery_seconds", "gauge", "seconds", ("pipeline",),
+        "From scored to durable, a fading peak: what the objective sets aside for it.",
+    ),
+    MetricSpec(
+        "inference_records_past_slo_total", "counter", "records", ("pipeline",),
+        "Records finished later than the objective allows.",
+    ),
+    MetricSpec(
+        "inference_worker_processes", "gauge", "processes", ("state",),
+        "Of `worker.processes`: ready, not_ready, or waiting to be started again; absent with a single one.",
+    ),
+    MetricSpec(
+        "inference_process_restarts_total", "counter", "restarts", ("slot",),
+        "Worker processes that were started again, by the last number of their transactional id.",
     ),
 )  # fmt: skip
 
@@ -149,6 +182,14 @@ class Metrics:
         """Prometheus text format."""
         return generate_latest(self._registry)
 
+    def samples(self) -> tuple[Sample, ...]:
+        """The same as numbers, in the same order."""
+        return tuple(
+            (sample.name, tuple(sample.labels.items()), sample.value)
+            for family in self._registry.collect()
+            for sample in family.samples
+        )
+
     def model_loaded(self, model: str, version: str, load_s: float) -> None:
         """A model version was loaded, verified and warmed up."""
         self.gauges["inference_model_load_seconds"].labels(model, version).set(load_s)
@@ -170,8 +211,8 @@ class Metrics:
 class PipelineObserver:
     """Feeds one pipeline's facts into the metrics; a `ports.Observer`."""
 
-    def __init__(self, metrics: Metrics, pipeline: str) -> None:
-        self._metrics, self._pipeline = metrics, pipeline
+    def __init__(self, metrics: Metrics, pipeline: str, slo_s: float | None = None) -> None:
+        self._metrics, self._pipeline, self._slo_s = metrics, pipeline, slo_s
         self._counters, self._gauges, self._histograms = metrics.counters, metrics.gauges, metrics.histograms
         self._exported: set[_LagSeries] = set()
 
@@ -197,7 +238,11 @@ class PipelineObserver:
                 self._counters["inference_dead_letters_total"].labels(self._pipeline, stage.value, reason.value).inc(
                     count
                 )
-        self._histograms["inference_end_to_end_latency_seconds"].observe((self._pipeline,), fact.latencies_s())
+        latencies_s = fact.latencies_s()
+        self._histograms["inference_end_to_end_latency_seconds"].observe((self._pipeline,), latencies_s)
+        if self._slo_s is not None:
+            late = int(np.count_nonzero(latencies_s > self._slo_s))
+            self._counters["inference_records_past_slo_total"].labels(self._pipeline).inc(late)
         confidence: dict[str, list[npt.NDArray[Any]]] = {}
         for outcomes in fact.outcomes:
             if outcomes.confidence is not None:
@@ -229,6 +274,8 @@ class PipelineObserver:
         self._metrics.busy(self._pipeline, fact.busy_ratio, fact.records_per_second)
         self._gauges["inference_buffered_bytes"].labels(self._pipeline).set(fact.buffered_bytes)
         self._gauges["inference_waiting_partitions"].labels(self._pipeline).set(fact.waiting_partitions)
+        if fact.pace is not None:
+            self._pace(fact.pace)
         values: dict[_LagSeries, float] = {("inference_lag_records", at): lag.records for at, lag in fact.lag.items()}
         values |= {
             ("inference_lag_seconds", at): lag.seconds for at, lag in fact.lag.items() if lag.seconds is not None
@@ -237,6 +284,13 @@ class PipelineObserver:
         for (name, at), value in values.items():
             self._gauges[name].labels(at.topic, str(at.partition)).set(value)
         self._exported.update(values)
+
+    def _pace(self, fact: PaceState) -> None:
+        self._gauges["inference_slo_seconds"].labels(self._pipeline).set(fact.objective_s)
+        cost = self._gauges["inference_batch_cost_seconds"]
+        cost.labels(self._pipeline, "fixed").set(fact.fixed_s)
+        cost.labels(self._pipeline, "per_record").set(fact.per_record_s)
+        self._gauges["inference_delivery_seconds"].labels(self._pipeline).set(fact.delivery_s)
 
     def _remove_lag(self, series: Set[_LagSeries]) -> None:
         for name, at in series:
@@ -251,12 +305,17 @@ def metrics_page() -> str:
         "",
         "Generated from `app/observe/metrics.py` by `make docs`; `make check` compares. Served at `/metrics`.",
         "",
-        "| name | type | unit | labels | meaning |",
-        "|---|---|---|---|---|",
+        "With several `worker.processes`, one page is served for all: counters and histograms are added up, what ended",
+        "processes counted included (up to a second of it is lost with a process that is killed); gauges are merged as the",
+        "table says.",
+        "",
+        "| name | type | unit | labels | meaning | merged |",
+        "|---|---|---|---|---|---|",
     ]
     for spec in TABLE:
         labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
-        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
+        merged = spec.merge if spec.kind == "gauge" else "sum"
+        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} | {merged} |")
     lines += [
         "",
         "Group-wide figures (`inference_group_lag_records`, `inference_group_lag_seconds`,",

@@ -6,33 +6,113 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple, Protocol
 
 from app.clock import Clock
+from app.facts import PaceState
 from app.records import Batch, Record
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """Bounds of one micro-batch; the first one reached makes it due."""
+    """Bounds of one micro-batch; reaching one makes it due."""
 
     max_records: int = 512
     max_bytes: int = 4 * 1024 * 1024
-    max_wait_s: float = 0.01
+
+
+class Pace(Protocol):
+    """How long records may wait for company. All times are of the monotonic clock."""
+
+    def arrived(self, records: Sequence[Record]) -> float:
+        """The deadline of these, which came together now; at least one."""
+        ...
+
+    def wait_s(self, left_s: float, held: int) -> float:
+        """How much longer to wait with `held` records, the first of whose deadlines is `left_s` away; 0 is not."""
+        ...
+
+    def most(self, left_s: float) -> float:
+        """How many records a batch may have, at least 1, when its deadline is `left_s` away."""
+        ...
+
+    def taken(self) -> None:
+        """A batch leaves the batcher now."""
+        ...
+
+    def scored(self, count: int, seconds: float) -> None:
+        """The batch taken last was scored, `count` records in so many seconds; its outcomes are on their way."""
+        ...
+
+    def settled(self) -> None:
+        """Everything scored so far is durable now."""
+        ...
+
+    def undone(self) -> None:
+        """What was taken and not settled starts over."""
+        ...
+
+    def state(self) -> PaceState | None:
+        """For whoever watches."""
+        ...
+
+
+class FixedWait:
+    """Every record may wait as long as any other."""
+
+    def __init__(self, max_wait_s: float, clock: Clock) -> None:
+        self._max_wait_s, self._clock = max_wait_s, clock
+
+    def arrived(self, _records: Sequence[Record]) -> float:
+        """The deadline to leave."""
+        return self._clock.monotonic() + self._max_wait_s
+
+    def wait_s(self, left_s: float, _held: int) -> float:
+        """All that is left."""
+        return max(0.0, left_s)
+
+    def most(self, _left_s: float) -> float:
+        """No bound."""
+        return math.inf
+
+    def taken(self) -> None:
+        """Changes nothing."""
+
+    def scored(self, count: int, seconds: float) -> None:
+        """Changes nothing."""
+
+    def settled(self) -> None:
+        """Changes nothing."""
+
+    def undone(self) -> None:
+        """Changes nothing."""
+
+    def state(self) -> None:
+        """Nothing to watch."""
+
+
+class _Arrival(NamedTuple):
+    """Records that came together."""
+
+    when: float
+    deadline: float
+    many: int
 
 
 class MicroBatcher:
     """Collects records until a batch is due. Never waits; the caller asks.
 
-    A batch is due at max_records, at max_bytes, or when its oldest record has been here for max_wait_s. An
-    empty batcher is never due. After `drain()` whatever is left is due at once. Records leave in the order
-    they came. A batch exceeds max_bytes only if its single record does.
+    A batch is due at max_records, at max_bytes, or when its pace says so. An empty batcher is never due. After
+    `drain()` whatever is left is due at once. Records leave in the order they came. A batch exceeds max_bytes only
+    if its single record does.
     """
 
-    def __init__(self, policy: BatchPolicy, clock: Clock) -> None:
-        self._policy, self._clock = policy, clock
+    def __init__(self, policy: BatchPolicy, clock: Clock, pace: Pace) -> None:
+        self._policy, self._clock, self._pace = policy, clock, pace
         self._records: list[Record] = []
         self._bytes = 0
-        self._arrivals: deque[tuple[float, int]] = deque()  # (when, how many came together)
+        self._arrivals: deque[_Arrival] = deque()
+        self._deadline = math.inf  # the first of them
         self._draining = False
 
     def __len__(self) -> int:
@@ -59,7 +139,9 @@ class MicroBatcher:
         if records:
             self._records.extend(records)
             self._bytes += sum(map(len, records))
-            self._arrivals.append((self._clock.monotonic(), len(records)))
+            deadline = self._pace.arrived(records)
+            self._arrivals.append(_Arrival(self._clock.monotonic(), deadline, len(records)))
+            self._deadline = min(self._deadline, deadline)
 
     def drain(self) -> None:
         """From now on do not wait for more."""
@@ -71,12 +153,13 @@ class MicroBatcher:
             return math.inf
         if self._draining or not self.room():
             return 0.0
-        return max(0.0, self._arrivals[0][0] + self._policy.max_wait_s - self._clock.monotonic())
+        return self._pace.wait_s(self._deadline - self._clock.monotonic(), len(self._records))
 
     def take(self) -> Batch:
         """The oldest records that make a batch, due or not; raises IndexError if nothing is held."""
-        waited_s = self._clock.monotonic() - self._arrivals[0][0]
+        waited_s = self._clock.monotonic() - self._arrivals[0].when
         count, cause = self._next_batch()
+        self._pace.taken()
         if count == len(self._records):
             batch = Batch(self._records, cause, waited_s)
             self._records, self._bytes = [], 0
@@ -90,21 +173,23 @@ class MicroBatcher:
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Forget records whose partition was taken away; returns how many."""
         held, self._records = self._records, []
-        arrivals: deque[tuple[float, int]] = deque()
+        arrivals: deque[_Arrival] = deque()
         start = 0
-        for when, many in self._arrivals:
-            kept = [record for record in held[start : start + many] if not unwanted(record)]
-            start += many
+        for arrival in self._arrivals:
+            kept = [record for record in held[start : start + arrival.many] if not unwanted(record)]
+            start += arrival.many
             if kept:
                 self._records += kept
-                arrivals.append((when, len(kept)))
+                arrivals.append(arrival._replace(many=len(kept)))
         self._arrivals = arrivals
+        self._find_deadline()
         self._bytes = sum(map(len, self._records))
         return len(held) - len(self._records)
 
     def _next_batch(self) -> tuple[int, str]:
         policy = self._policy
         count = min(len(self._records), policy.max_records)
+        count = int(min(count, self._pace.most(self._deadline - self._clock.monotonic())))
         if self._bytes > policy.max_bytes:
             fitting = bisect_right(list(accumulate(map(len, self._records[:count]))), policy.max_bytes)
             if fitting < count:
@@ -117,8 +202,12 @@ class MicroBatcher:
 
     def _forget_arrivals(self, count: int) -> None:
         while count:
-            when, many = self._arrivals.popleft()
-            if many > count:
-                self._arrivals.appendleft((when, many - count))
-                return
-            count -= many
+            arrival = self._arrivals.popleft()
+            if arrival.many > count:
+                self._arrivals.appendleft(arrival._replace(many=arrival.many - count))
+                break
+            count -= arrival.many
+        self._find_deadline()
+
+    def _find_deadline(self) -> None:
+        self._deadline = min((arrival.deadline for arrival in self._arrivals), default=math.inf)

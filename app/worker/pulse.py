@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from app.clock import Clock
-from app.facts import Committed, Lag, Pulse
+from app.facts import Committed, Lag, PaceState, Pulse
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Source
@@ -47,7 +47,7 @@ class PulseMeter:
         """Whether it is time for a beat."""
         return self._clock.monotonic() - self._last_beat >= INTERVAL_S
 
-    def beat(self, waiting: Mapping[TopicPartition, int]) -> Pulse:
+    def beat(self, waiting: Mapping[TopicPartition, int], pace: PaceState | None) -> Pulse:
         """What happened since the last one. waiting: partitions that cannot go on, and from which offset."""
         now = self._clock.monotonic()
         elapsed = now - self._last_beat
@@ -60,6 +60,7 @@ class PulseMeter:
             buffered_bytes=self._batcher.size_bytes,
             lag=self._lag(waiting),
             waiting_partitions=len(waiting),
+            pace=pace,
         )
 
     def _lag(self, waiting: Mapping[TopicPartition, int]) -> dict[TopicPartition, Lag]:

@@ -17,7 +17,7 @@ import structlog
 from app.clock import Clock
 from app.errors import DeadLetterFlood, DrainDeadline, InDoubt, SchemasPending, TransientError
 from app.facts import Committed, Outcomes
-from app.pipeline.batcher import MicroBatcher
+from app.pipeline.batcher import MicroBatcher, Pace
 from app.pipeline.dead_letter import FloodGate
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Observer, Sink, Source
@@ -59,13 +59,15 @@ class StreamWorker:
         source: Source,
         sink: Sink,
         batcher: MicroBatcher,
+        pace: Pace,
         scoring: Scoring,
         flood: FloodGate,
         policy: StreamPolicy,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        self._source, self._sink, self._batcher, self._scoring = source, sink, batcher, scoring
+        self._source, self._sink, self._scoring = source, sink, scoring
+        self._batcher, self._pace = batcher, pace
         self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
         self._tracker = OffsetTracker()
@@ -197,6 +199,7 @@ class StreamWorker:
             return
         self._flood.admit(scored.dead_letters)
         self._observer.batch_scored(scored.scored)
+        self._pace.scored(scored.scored.rows, scored.scored.scored_s)
         self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
         self._unsettled.append(scored.outcomes)
@@ -216,6 +219,7 @@ class StreamWorker:
         fact = Committed(tuple(self._unsettled), self._clock.now_ms())
         self._tracker.committed()
         self._flood.settled()
+        self._pace.settled()
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
@@ -228,7 +232,7 @@ class StreamWorker:
             return
         if self._nothing_taken() and self._sink_ready:
             self._commit_positions()
-        self._observer.pulse(self._pulse.beat(self._waiting))
+        self._observer.pulse(self._pulse.beat(self._waiting, self._pace.state()))
 
     def _commit_positions(self) -> None:
         """Pass transaction markers that follow the last record, which would look like lag for ever.
@@ -313,6 +317,7 @@ class StreamWorker:
         self._batcher.drop(lambda _: True)
         self._tracker.forget(points)
         self._flood.undone()
+        self._pace.undone()
         self._unsettled.clear()
         self._held = self._scored = None
         for source, offset in points.items():

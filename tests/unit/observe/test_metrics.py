@@ -9,7 +9,7 @@ from fakes import NOW_MS
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import Reason, Stage
-from app.facts import BatchScored, Committed, Lag, Outcomes, Pulse
+from app.facts import BatchScored, Committed, Lag, Outcomes, PaceState, Pulse
 from app.observe.metrics import TABLE, Metrics, PipelineObserver, metrics_page
 from app.records import TopicPartition
 
@@ -37,6 +37,10 @@ CONTRACT = {
     "inference_records_missed_total": ("pipeline",),
     "inference_partition_changes_total": ("topic",),
     "inference_waiting_partitions": ("pipeline",),
+    "inference_slo_seconds": ("pipeline",),
+    "inference_batch_cost_seconds": ("pipeline", "part"),
+    "inference_delivery_seconds": ("pipeline",),
+    "inference_records_past_slo_total": ("pipeline",),
 }
 
 
@@ -121,6 +125,24 @@ def test_latency_is_of_every_record_and_never_below_zero(metrics, observer):
     assert found["inference_end_to_end_latency_seconds_count{pipeline=p}"] == 3
     assert found["inference_end_to_end_latency_seconds_sum{pipeline=p}"] == pytest.approx(1.25)
     assert found["inference_end_to_end_latency_seconds_bucket{le=0.001,pipeline=p}"] == 1
+
+
+def test_without_an_objective_nothing_is_said_of_one(metrics, observer):
+    observer.committed(Committed((outcomes(ages_ms=(250,)),), NOW_MS))
+    observer.pulse(Pulse(0.5, None, 0))
+    assert not [name for name in shown(metrics) if "slo" in name or "cost" in name or "delivery" in name]
+
+
+def test_with_an_objective_its_state_and_what_missed_it_are_shown(metrics):
+    observer = PipelineObserver(metrics, "p", slo_s=0.1)
+    observer.committed(Committed((outcomes(ages_ms=(99, 100, 101)),), NOW_MS))
+    observer.pulse(Pulse(0.5, None, 0, pace=PaceState(0.1, 0.002, 0.0001, 0.01)))
+    found = shown(metrics)
+    assert found["inference_records_past_slo_total{pipeline=p}"] == 1
+    assert found["inference_slo_seconds{pipeline=p}"] == 0.1
+    assert found["inference_batch_cost_seconds{part=fixed,pipeline=p}"] == 0.002
+    assert found["inference_batch_cost_seconds{part=per_record,pipeline=p}"] == 0.0001
+    assert found["inference_delivery_seconds{pipeline=p}"] == 0.01
 
 
 def test_confidence_is_told_apart_by_version(metrics, observer):

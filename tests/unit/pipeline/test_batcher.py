@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from app.pipeline.batcher import BatchPolicy, MicroBatcher
+from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 
-POLICY = BatchPolicy(max_records=4, max_bytes=100, max_wait_s=0.5)
+POLICY = BatchPolicy(max_records=4, max_bytes=100)
+MAX_WAIT_S = 0.5
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def batcher(clock):
-    return MicroBatcher(POLICY, clock)
+    return MicroBatcher(POLICY, clock, FixedWait(MAX_WAIT_S, clock))
 
 
 def sized(*sizes: int) -> list[FakeRecord]:
@@ -142,7 +143,7 @@ def test_tombstones_count_as_records_without_bytes(batcher):
 
 
 def test_no_wait_makes_every_record_due_at_once(clock):
-    batcher = MicroBatcher(BatchPolicy(max_wait_s=0), clock)
+    batcher = MicroBatcher(BatchPolicy(), clock, FixedWait(0, clock))
     batcher.add(sized(1))
     assert batcher.due_in() == 0.0
 
@@ -153,7 +154,8 @@ def test_no_wait_makes_every_record_due_at_once(clock):
     max_bytes=st.integers(1, 200),
 )
 def test_batches_in_a_row_are_the_records_in_a_row(sizes, max_records, max_bytes):
-    batcher = MicroBatcher(BatchPolicy(max_records, max_bytes, 1.0), ManualClock())
+    clock = ManualClock()
+    batcher = MicroBatcher(BatchPolicy(max_records, max_bytes), clock, FixedWait(1.0, clock))
     added, taken = [], []
     for polled in sizes:
         records = sized(*polled)
@@ -176,7 +178,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.batcher = MicroBatcher(POLICY, self.clock)
+        self.batcher = MicroBatcher(POLICY, self.clock, FixedWait(MAX_WAIT_S, self.clock))
         self.held: list[tuple[FakeRecord, float]] = []
         self.draining = False
 
@@ -233,7 +235,7 @@ class BatcherMachine(RuleBasedStateMachine):
         elif full or self.draining:
             assert self.batcher.due_in() == 0.0
         else:
-            assert self.batcher.due_in() == max(0.0, self.held[0][1] + POLICY.max_wait_s - self.clock.monotonic())
+            assert self.batcher.due_in() == max(0.0, self.held[0][1] + MAX_WAIT_S - self.clock.monotonic())
 
 
 TestBatcherMachine = BatcherMachine.TestCase

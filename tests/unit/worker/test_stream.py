@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from app.errors import DeadLetterFlood, DrainDeadline, ModelFailed, Reason, SchemasPending, Stage
 from app.facts import Committed, Pulse
 from app.pipeline.dead_letter import DeadLetterLimit
+from app.pipeline.objective import LatencyObjective
 from app.records import DeadLetter, TopicPartition, predictions_of
 
 
@@ -403,6 +404,20 @@ def test_outcomes_are_told_only_once_they_are_committed(rig):
 
     told = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
     assert sum(outcomes.predicted for fact in told for outcomes in fact.outcomes) == 4
+
+
+def test_an_objective_learns_what_batches_and_their_delivery_cost():
+    clock = ManualClock()
+    rig = Rig(clock, max_records=8, pace=LatencyObjective(0.1, clock))
+    rig.change("assigned", 0)
+    rig.broker.append(0, 8)
+    rig.settle()
+    clock.advance(2)
+    rig.turn()
+
+    (*_, last) = [fact for fact in rig.observer.facts if isinstance(fact, Pulse)]
+    assert (last.pace.objective_s, last.pace.per_record_s) == (0.1, pytest.approx(0.001 / 8))
+    assert last.pace.delivery_s < 0.1
 
 
 class AnythingGoes(RuleBasedStateMachine):
