@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyruhvro
 
 from app.avro.datum import check_datum
+from app.avro.few_rows import MOST_ROWS, FewRowsWriter, without_logical_types
 from app.avro.framing import Framing
 from app.avro.resolution import BadRows, Resolution, columnar_node, columnar_type
 from app.avro.schemas import Node, Schema, enum_symbols, has_null_items, is_nullable, without_null
@@ -170,7 +171,7 @@ class RecordReader:
         self._positions = sorted(set(resolution.positions))
         fields = [(position, writer.fields[position]) for position in self._positions]
         wanted = {"type": "record", "name": "Wanted", "fields": [item for _, item in fields]}
-        self._schema = fastavro.parse_schema(_without_logical_types(wanted))
+        self._schema = fastavro.parse_schema(without_logical_types(wanted))
         self._columns = [(at, item["name"], columnar_type(item["type"])) for at, item in fields]
         self._index_of = {
             item["name"]: {symbol: index for index, symbol in enumerate(symbols)}
@@ -231,6 +232,7 @@ class DatumWriter:
         self._write_schema = json.dumps({"type": "record", "name": "Framed", "fields": [*framing.fields, *fields]})
         self._arrow = pyruhvro.avro_to_arrow_schema(self._write_schema)
         self.fields = pa.schema([self._arrow.field(i) for i in range(2, len(self._arrow))])
+        self._few_rows = FewRowsWriter(header, fields, self.fields)
         self.symbols = {
             item["name"]: symbols
             for item in schema.fields
@@ -248,7 +250,7 @@ class DatumWriter:
         Raises ValueError if a column is missing, of another type or length, or has a null its field does not
         take: the codec would write such a null as zero.
         """
-        arrays = self._framing.columns(self._header, rows)
+        chosen: list[pa.Array] = []
         for name, kind, nullable, full_list in self._expected:
             column = columns.get(name)
             if column is None:
@@ -262,8 +264,10 @@ class DatumWriter:
                 nulls += column.flatten().null_count
             if nulls:
                 raise ValueError(f"{name}: {nulls} nulls in a field that takes none")
-            arrays.append(column)
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self._arrow)
+            chosen.append(column)
+        if rows <= MOST_ROWS:
+            return self._few_rows.write(chosen, rows)
+        batch = pa.RecordBatch.from_arrays([*self._framing.columns(self._header, rows), *chosen], schema=self._arrow)
         datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()
         return datums
 
@@ -308,13 +312,3 @@ def _reads_in_columns(node: Node) -> bool:
         item = without_null(kind["items"])
         return isinstance(item, dict) and item["type"] in _READABLE_ITEMS
     return True
-
-
-def _without_logical_types(node: Any) -> Any:  # noqa: ANN401 - a part of a schema
-    """The same, but fastavro gives plain numbers for it. Defaults are dropped as well: nothing is resolved."""
-    if isinstance(node, list):
-        return [_without_logical_types(branch) for branch in node]
-    if isinstance(node, dict):
-        kept = {key: value for key, value in node.items() if key not in {"logicalType", "default", "aliases"}}
-        return {key: value if key == "symbols" else _without_logical_types(value) for key, value in kept.items()}
-    return node

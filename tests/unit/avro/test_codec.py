@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import LOGICAL, LONGS, SYMBOLS, data_of, mutated, odd_types, records
 
+from app.avro import codec
 from app.avro.codec import PIECE_ROWS, ColumnarReader, DatumReader, DatumWriter, RecordReader, datum_reader
 from app.avro.datum import check_datum
+from app.avro.few_rows import MOST_ROWS
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import Resolution, reader_columns
 from app.errors import DecodeFailed, Reason
@@ -374,9 +377,11 @@ WRITABLE = st.sampled_from(
 
 
 @given(
-    data=st.data(), types=st.lists(st.tuples(WRITABLE, st.sampled_from(["", "first", "last"])), min_size=1, max_size=5)
+    data=st.data(),
+    types=st.lists(st.tuples(WRITABLE, st.sampled_from(["", "first", "last"])), min_size=1, max_size=5),
+    most_by_row=st.sampled_from([0, MOST_ROWS]),
 )
-def test_fastavro_reads_what_is_written_in_columns(data, types):
+def test_fastavro_reads_what_is_written(data, types, most_by_row):
     node = event(*(
         kind if null == "" else ["null", kind] if null == "first" else [kind, "null"] for kind, null in types
     ))  # fmt: skip
@@ -391,11 +396,30 @@ def test_fastavro_reads_what_is_written_in_columns(data, types):
             pa.array(values, plain).cast(item.type) if pa.types.is_temporal(item.type) else pa.array(values, item.type)
         )
         columns[item.name] = column.slice(skipped)
-    written = writer.write(columns, len(rows) - skipped)
+    with mock.patch.object(codec, "MOST_ROWS", most_by_row):
+        written = writer.write(columns, len(rows) - skipped)
     assert [value[: FRAMING.size] for value in written] == [header_of(node)] * len(written)
     assert [comparable(read_by_fastavro(value, node)) for value in written] == [
         comparable(row) for row in rows[skipped:]
     ]
+
+
+@given(st.integers(1, 3 * MOST_ROWS))
+def test_few_rows_and_many_are_written_alike(rows):
+    moment = {"type": "long", "logicalType": "timestamp-millis"}
+    lists = [{"type": "array", "items": item} for item in ("double", moment)]
+    writer = writer_of(event("string", "double", ["null", "long"], *lists, moment))
+    columns = {
+        "f0": pa.array([f"key {row} ä" for row in range(rows)]),
+        "f1": pa.array([row / 7 for row in range(rows)]),
+        "f2": pa.array([row**5 if row % 3 else None for row in range(rows)], pa.int64()),
+        "f3": pa.array([[0.5] * (row % 4) for row in range(rows)], pa.list_(pa.float64())),
+        "f4": pa.array([[row] for row in range(rows)], pa.list_(pa.int64())),
+        "f5": pa.array(list(range(rows)), pa.int64()),
+    }
+    wanted = {name: column.cast(writer.fields.field(name).type) for name, column in columns.items()}
+    one_by_one = [writer.write({name: c.slice(row, 1) for name, c in wanted.items()}, 1)[0] for row in range(rows)]
+    assert writer.write(wanted, rows) == one_by_one
 
 
 def test_the_confluent_header_is_written_as_well():
