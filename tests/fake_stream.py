@@ -72,6 +72,13 @@ class FakeSource:
             self._clock.advance(timeout_s)
         return found
 
+    def gather(self, max_records, timeout_s):
+        found = self.poll(max_records, 0)
+        if len(found) < max_records:
+            self._clock.advance(timeout_s)
+            found += self.poll(max_records - len(found), 0)
+        return found
+
     def pause(self):
         self.paused = True
 

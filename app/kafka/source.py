@@ -91,6 +91,14 @@ class KafkaSource:
             messages = self._consumer.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._consumer.consume(max_records - 1, 0)
+        return self._usable(messages)
+
+    def gather(self, max_records: int, timeout_s: float) -> list[Record]:
+        """The same, but waits for all of `max_records`: one call instead of one per record that comes meanwhile."""
+        self._gave_up_some = False
+        return self._usable(self._consumer.consume(max_records, timeout_s))
+
+    def _usable(self, messages: list[Message]) -> list[Record]:
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message)]
         if self._gave_up_some:  # in the middle of consume(), which also gives back what it had taken before

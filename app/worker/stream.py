@@ -7,6 +7,7 @@ Longer than most files because its methods share one state, what is taken and no
 that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
 """
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,7 +155,9 @@ class StreamWorker:
             return
         self._full_since = None
         self._source.resume()
-        records = self._pulse.waiting(lambda wait_s: self._source.poll(room, wait_s), self._wait_s())
+        # a first record may be due at once; with some in hand it is known how long there is to wait for more
+        ask = self._source.gather if len(self._batcher) else self._source.poll
+        records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), self._wait_s())
         self._caught_up = len(records) < room
         self._add(records)
 
@@ -169,7 +172,9 @@ class StreamWorker:
         if self._scoring.busy or self._scored is not None:
             return 0.0
         most = ACK_WAIT_S if self._unsettled else LONGEST_WAIT_S
-        return min(most, self._batcher.due_in())
+        due_in_s = self._batcher.due_in()
+        # the client waits whole milliseconds: a part of one would be no wait, again and again until it is over
+        return min(most, math.ceil(due_in_s * 1000) / 1000) if math.isfinite(due_in_s) else most
 
     def _start_scoring(self) -> None:
         if self._scoring.busy or self._scored is not None:

@@ -40,6 +40,15 @@ def test_after_a_rewind_records_come_again_from_there(world):
     assert world.polled(18) == [(0, offset) for offset in range(12, 30)]
 
 
+def test_gathering_waits_for_all_that_is_asked_for(world):
+    world.append(0, 20)
+    world.append(1, 20)
+    first = world.polled(10)
+    gathered = [(record.partition(), record.offset()) for record in world.source.gather(30, 30.0)]
+    assert sorted(first + gathered) == [(partition, offset) for partition in (0, 1) for offset in range(20)]
+    assert world.source.gather(10, 0.2) == []
+
+
 def test_nothing_comes_while_paused_and_nothing_is_lost_by_it(world):
     world.append(0, 30)
     world.polled(10)

@@ -96,6 +96,23 @@ def test_a_group_that_starts_at_the_latest_passes_over_nothing_from_then_on(lane
     assert len(answers(one)) == 50
 
 
+def test_the_delivery_mode_can_be_switched_between_two_workers_of_a_group(lane, tmp_path):
+    one = lane()
+    settings = slow(one)
+    one.produce(EVENTS, poison=0.001)
+
+    for mode in ("exactly_once", "at_least_once", "exactly_once"):
+        settings["delivery"] = {"mode": mode}
+        with running_worker(settings, tmp_path) as worker:
+            worker.wait_for_records(1_000)
+            assert worker.stop() == 0
+    settings["pipelines"][0]["batch"] = {"max_records": 512}
+    with running_worker(settings, tmp_path) as worker:
+        verdict = one.verified()  # strictly: each of them ended cleanly
+        assert worker.stop() == 0
+    assert verdict.inputs == EVENTS
+
+
 def test_kill_9_under_load_loses_nothing_in_at_least_once(lane, tmp_path):
     busy = lane()
     settings = slow(busy, "at_least_once")
