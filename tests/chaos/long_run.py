@@ -26,7 +26,7 @@ from tests.chaos.faulty_kafka import FaultyKafka
 from tests.chaos.flow import Flow
 from tests.chaos.machine import this_machine
 from tests.chaos.random_faults import Crew, draw, see_through
-from tests.chaos.reliability_page import page
+from tests.chaos.reliability_page import held, page
 from tests.chaos.restart_times import restart_times
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +202,8 @@ def main():
     chosen.result.write_text(json.dumps(found, indent=1) + "\n")
     chosen.page.write_text(page(found))
     say(f"{chosen.result} and {chosen.page} are written")
+    if late := [one["configuration"] for one in restarts if not held(one)]:
+        sys.exit(f"nothing was lost or doubled, but these restarts took longer than their bound: {'; '.join(late)}")
 
 
 if __name__ == "__main__":
