@@ -17,7 +17,7 @@ brokers (replication 3, min ISR 2), toxiproxy {toxiproxy} between them and the w
 workers each, their feeders, and the readers. Python {python}, confluent-kafka {confluent-kafka},
 librdkafka {librdkafka}. Seed {seed}. Timeouts: {timeouts}.
 
-A reader with `read_committed` read all outcomes *while* the faults happened. After every ten faults it judged what it
+A reader with `read_committed` read all outcomes *while* the faults happened. After every 25 faults it judged what it
 had seen so far, at the end everything; a violation would have ended the run, and there would be no page:
 
 - **lost**: an input without an outcome (I1; an offset committed too early, I3, shows as this after the next restart).
@@ -99,6 +99,6 @@ def _restarts(restarts):
                 f"{max(times):.1f}",
                 f"{one['bound_s']:g}",
                 "yes" if held(one) else "**no**",
-            ]  # fmt: skip
+            ]
         )
     return _table(["kill -9 of a worker", "runs", "p50, s", "max, s", "bound, s", "held"], rows)
