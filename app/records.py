@@ -72,12 +72,13 @@ class Batch:
     """Records scored together, in the order they came; all columns have the length of `records`.
 
     cause: why the batch was due: "records", "bytes", "age" or "drain".
-    waited_s: how long its oldest record was in the batcher.
+    waited_s: how long its oldest record was in the batcher. taken_at: when it left it, on the monotonic clock.
     """
 
     records: Sequence[Record]
     cause: str
     waited_s: float
+    taken_at: float
 
     def __len__(self) -> int:
         return len(self.records)

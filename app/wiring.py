@@ -36,7 +36,6 @@ from app.kafka.outbox import OutputTopics
 from app.kafka.partition_watch import PartitionWatch
 from app.kafka.permissions import PipelineUse
 from app.kafka.schema_lookups import BackgroundLookups
-from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas
 from app.kafka.sink import AtLeastOnceSink
 from app.kafka.source import KafkaSource
 from app.kafka.topic_limits import TopicLimits, topic_limits
@@ -294,7 +293,8 @@ class _PipelineParts:
             sink=sink,
             batcher=MicroBatcher(BatchPolicy(pipeline.batch.max_records, pipeline.batch.max_bytes), clock, pace),
             pace=pace,
-            scoring=Scoring(chain.score, pipeline.name),
+            chain=chain,
+            scoring=Scoring(chain.answer, pipeline.name),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
             clock=clock,
@@ -349,6 +349,9 @@ def _wire_format(
     """How records are framed, where writer schemas come from, and the header of our predictions."""
     if settings.schemas.registry_url is None:
         return SingleObjectFraming(), directory, SingleObjectFraming.header(output.fingerprint)
+    # here, because its client takes a fifth of a worker's start to import (OAuth, HTTP): only those who need it pay
+    from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas  # noqa: PLC0415
+
     registry = RegistrySchemas(
         RegistryPolicy(settings.schemas.registry_url, settings.schemas.registry_username, settings.schemas.password())
     )

@@ -254,6 +254,24 @@ def copy_offsets(batch, origin):
     )
 
 
+class FakeChain:
+    """Everything happens where the model is asked; a score function with `prepare` is asked that first."""
+
+    def __init__(self, score):
+        self._score = score
+
+    def prepare(self, batch, origin):
+        if check := getattr(self._score, "prepare", None):
+            check(batch)
+        return batch, origin
+
+    def answer(self, prepared):
+        return self._score(*prepared)
+
+    def finish(self, answered):
+        return answered
+
+
 class Rig:
     """A stream worker on fakes; `turn` until nothing is left to do."""
 
@@ -281,7 +299,8 @@ class Rig:
             sink=self.sink,
             batcher=MicroBatcher(BatchPolicy(max_records), clock, self.pace),
             pace=self.pace,
-            scoring=Scoring(score, "test"),
+            chain=FakeChain(score),
+            scoring=Scoring(FakeChain(score).answer, "test"),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(drain_timeout_s),
             clock=clock,

@@ -36,12 +36,8 @@ class Pace(Protocol):
         """How many records a batch may have, at least 1, when its deadline is `left_s` away."""
         ...
 
-    def taken(self) -> None:
-        """A batch leaves the batcher now."""
-        ...
-
-    def scored(self, count: int, seconds: float) -> None:
-        """The batch taken last was scored, `count` records in so many seconds; its outcomes are on their way."""
+    def scored(self, count: int, seconds: float, taken_at: float) -> None:
+        """A batch taken then was scored, `count` records in so many seconds; its outcomes are on their way."""
         ...
 
     def settled(self) -> None:
@@ -75,10 +71,7 @@ class FixedWait:
         """No bound."""
         return math.inf
 
-    def taken(self) -> None:
-        """Changes nothing."""
-
-    def scored(self, count: int, seconds: float) -> None:
+    def scored(self, count: int, seconds: float, taken_at: float) -> None:
         """Changes nothing."""
 
     def settled(self) -> None:
@@ -157,14 +150,14 @@ class MicroBatcher:
 
     def take(self) -> Batch:
         """The oldest records that make a batch, due or not; raises IndexError if nothing is held."""
-        waited_s = self._clock.monotonic() - self._arrivals[0].when
+        now = self._clock.monotonic()
+        waited_s = now - self._arrivals[0].when
         count, cause = self._next_batch()
-        self._pace.taken()
         if count == len(self._records):
-            batch = Batch(self._records, cause, waited_s)
+            batch = Batch(self._records, cause, waited_s, now)
             self._records, self._bytes = [], 0
         else:
-            batch = Batch(self._records[:count], cause, waited_s)
+            batch = Batch(self._records[:count], cause, waited_s, now)
             del self._records[:count]
             self._bytes -= sum(map(len, batch.records))
         self._forget_arrivals(count)

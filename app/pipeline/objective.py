@@ -66,7 +66,6 @@ class LatencyObjective:
         self._cost = BatchCost()
         self._delivery_s = 0.0
         self._rate, self._rate_at = 0.0, clock.monotonic()
-        self._taken_at = 0.0
         self._unsettled: list[tuple[float, float]] = []  # (when a batch was taken, what its scoring took)
 
     def arrived(self, records: Sequence[Record]) -> float:
@@ -98,15 +97,11 @@ class LatencyObjective:
         most = spare_s // self._cost.per_record_s
         return most if most >= 1 else math.inf
 
-    def taken(self) -> None:
-        """A batch left the batcher now."""
-        self._taken_at = self._clock.monotonic()
-
-    def scored(self, count: int, seconds: float) -> None:
-        """That batch has its outcomes, which are on their way."""
+    def scored(self, count: int, seconds: float, taken_at: float) -> None:
+        """A batch has its outcomes, which are on their way."""
         if count:
             self._cost.seen(count, seconds)
-        self._unsettled.append((self._taken_at, seconds))
+        self._unsettled.append((taken_at, seconds))
 
     def settled(self) -> None:
         """Everything scored so far is durable now."""

@@ -47,8 +47,34 @@ class ScoredBatch:
     outcomes: Outcomes
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch the model can be asked about. seconds: what that took."""
+
+    batch: Batch
+    origin: Origin
+    columns: Columns
+    tensors: dict[str, np.ndarray]
+    rows: IntArray
+    rejected: list[Rejection]
+    skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch and what the model said of it. seconds: what that took."""
+
+    prepared: Prepared
+    inference: Inference
+    seconds: float
+
+
 class Chain:
-    """The steps of one pipeline with one model version. One thread at a time."""
+    """The steps of one pipeline with one model version: prepare, answer, finish.
+
+    `answer` may run on another thread than the other two, of another batch, at the same time.
+    """
 
     def __init__(
         self,
@@ -62,11 +88,10 @@ class Chain:
         self._decoder, self._plan, self._encoder = decoder, plan, encoder
         self._answerer, self._policy, self._clock = answerer, policy, clock
 
-    def score(self, batch: Batch, origin: Origin) -> ScoredBatch:
-        """Score every record of the batch; tombstones (null values) are skipped and counted.
+    def prepare(self, batch: Batch, origin: Origin) -> Prepared:
+        """Decode, and make features; tombstones (null values) are skipped.
 
-        Raises SchemasPending (for the rows it names a schema is not known yet) or ModelFailed; then the batch left
-        nothing behind.
+        Raises SchemasPending (for the rows it names a schema is not known yet); then the batch left nothing behind.
         """
         started = time.perf_counter()
         values = [record.value() for record in batch.records]
@@ -78,17 +103,30 @@ class Chain:
         columns, rejected = self._decode(present, rows)
         features = self._plan.apply(columns)
         rejected += features.rejected
-        answer, model_s = self._infer(features.tensors, features.rows)
-        predictions = self._encode(batch, columns, answer, origin)
-        tensors, rows = features.tensors, features.rows
+        seconds = time.perf_counter() - started
+        return Prepared(batch, origin, columns, features.tensors, features.rows, rejected, skipped, seconds)
+
+    def answer(self, prepared: Prepared) -> Answered:
+        """Ask the model. Raises ModelFailed; then the batch left nothing behind."""
+        inference, seconds = self._infer(prepared.tensors, prepared.rows)
+        return Answered(prepared, inference, seconds)
+
+    def finish(self, answered: Answered) -> ScoredBatch:
+        """Encode; every record of the batch has its outcome now. Raises ModelFailed, as `answer`."""
+        started = time.perf_counter()
+        prepared = answered.prepared
+        batch, columns, origin = prepared.batch, prepared.columns, prepared.origin
+        inference, model_s = answered.inference, answered.seconds
+        predictions = self._encode(batch, columns, inference, origin)
+        tensors, rows, rejected = prepared.tensors, prepared.rows, prepared.rejected
         while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
-            rejected += self._oversized(predictions.sizes[too_large], answer.rows[too_large])
-            fits = ~np.isin(rows, answer.rows[too_large])
+            rejected = rejected + self._oversized(predictions.sizes[too_large], inference.rows[too_large])
+            fits = ~np.isin(rows, inference.rows[too_large])
             tensors, rows = {name: tensor[fits] for name, tensor in tensors.items()}, rows[fits]
-            answer, again_s = self._infer(tensors, rows)
+            inference, again_s = self._infer(tensors, rows)
             model_s += again_s
-            predictions = self._encode(batch, columns, answer, origin)
-        rejected += answer.rejected
+            predictions = self._encode(batch, columns, inference, origin)
+        rejected = rejected + inference.rejected
         model = self._answerer.model
         dead_letters = [
             dead_letter_of(batch.records[item.row], item, model.name, model.version)
@@ -98,10 +136,10 @@ class Chain:
             predictions=predictions,
             dead_letters=dead_letters,
             scored=BatchScored(
-                rows=len(values),
+                rows=len(batch),
                 cause=batch.cause,
                 waited_s=batch.waited_s,
-                scored_s=time.perf_counter() - started,
+                scored_s=prepared.seconds + answered.seconds + time.perf_counter() - started,
                 model_s=model_s,
                 model=model.name,
                 version=model.version,
@@ -109,12 +147,12 @@ class Chain:
             outcomes=Outcomes(
                 model=model.name,
                 version=model.version,
-                predicted=len(answer.rows),
-                skipped=skipped,
-                results=answer.results,
+                predicted=len(inference.rows),
+                skipped=prepared.skipped,
+                results=inference.results,
                 rejected=Counter((item.stage, item.reason) for item in rejected),
                 timestamps_ms=origin.timestamps_ms,
-                confidence=answer.confidence,
+                confidence=inference.confidence,
             ),
         )
 
@@ -129,14 +167,14 @@ class Chain:
         if not len(rows):
             return Inference({}, rows, [], {}), 0.0
         started = time.perf_counter()
-        answer = infer(self._answerer.model, tensors, rows, self._policy.outputs)
-        return answer, time.perf_counter() - started
+        inference = infer(self._answerer.model, tensors, rows, self._policy.outputs)
+        return inference, time.perf_counter() - started
 
-    def _encode(self, batch: Batch, columns: Columns, answer: Inference, origin: Origin) -> Predictions:
-        rows = answer.rows
+    def _encode(self, batch: Batch, columns: Columns, inference: Inference, origin: Origin) -> Predictions:
+        rows = inference.rows
         if not len(rows):
             return predictions_of([], [], rows)
-        values = self._encoder.encode(columns, answer.fields, rows, origin, self._answerer, self._clock.now_ms())
+        values = self._encoder.encode(columns, inference.fields, rows, origin, self._answerer, self._clock.now_ms())
         records = batch.records
         chosen = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
         return predictions_of(values, [record.key() for record in chosen], origin.partitions()[rows])

@@ -1,32 +1,30 @@
-"""Where a batch is scored: at once when that is quick, else on a thread of its own, so that polling goes on.
+"""Where the model is asked: at once when it answers quickly, else on a thread of its own.
 
-Handing a batch to another thread makes its thousands of small objects change processor caches, and costs a
-small model more than it gains; a slow one must never keep the consumer from polling. What the last batches
-took decides (docs/decisions/0001). At most one batch is inside.
+ONNX Runtime releases the interpreter lock, so while a model works on that thread the loop polls, decodes the next
+batch and encodes the last one. Handing a batch over costs more than that gains when the model is quick, and a slow
+one must never keep the consumer from polling: what the last batch took decides (docs/decisions/0001). One batch at
+a time is inside.
 """
 
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Generic, TypeVar
 
-from app.records import Batch, Origin
-from app.worker.chain import ScoredBatch
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
-Score = Callable[[Batch, Origin], ScoredBatch]
-
-# Longer than this and a batch is scored on the thread: well below any poll interval, and where polling meanwhile
-# starts to pay for the hand-over.
-QUICK_S = 0.005
+QUICK_S = 0.001  # longer than this and the model is asked on the thread
 
 
-class Scoring:
-    """Takes a batch, gives back what it left behind or what it raised."""
+class Scoring(Generic[Question, Answer]):
+    """Takes a question, gives back the answer, or what asking raised."""
 
-    def __init__(self, score: Score, name: str) -> None:
-        self._score, self._name = score, name
-        self._jobs: SimpleQueue[tuple[int, Batch, Origin] | None] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[int, ScoredBatch | BaseException]] = SimpleQueue()
+    def __init__(self, ask: Callable[[Question], Answer], name: str) -> None:
+        self._ask, self._name = ask, name
+        self._questions: SimpleQueue[tuple[int, Question] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
         self._ticket = 0
         self._inside = False
         self._last_s = float("inf")  # nothing is known of the model: do not block the loop
@@ -34,23 +32,23 @@ class Scoring:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch was submitted whose answer has not been taken, nor discarded."""
+        """Whether a question was submitted whose answer has not been taken, nor discarded."""
         return self._inside
 
-    def submit(self, batch: Batch, origin: Origin) -> None:
-        """Score this batch; only when not busy."""
+    def submit(self, question: Question) -> None:
+        """Ask this; only when not busy."""
         self._ticket += 1
         self._inside = True
         if self._last_s <= QUICK_S:
-            self._work(self._ticket, batch, origin)
+            self._work(self._ticket, question)
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
             self._thread.start()
-        self._jobs.put((self._ticket, batch, origin))
+        self._questions.put((self._ticket, question))
 
-    def take(self, timeout_s: float) -> ScoredBatch | None:
-        """The answer, or None if it is not there within `timeout_s`. Raises what scoring raised."""
+    def take(self, timeout_s: float) -> Answer | None:
+        """The answer, or None if it is not there within `timeout_s`. Raises what asking raised."""
         while self._inside:
             try:
                 ticket, answer = self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait()
@@ -65,22 +63,22 @@ class Scoring:
         return None
 
     def discard(self) -> None:
-        """Forget the batch inside; its answer will never be taken."""
+        """Forget what is inside; its answer will never be taken."""
         self._ticket += 1
         self._inside = False
 
     def close(self) -> None:
-        """End the thread after the batch inside, if any; does not wait for it."""
-        self._jobs.put(None)
+        """End the thread after what is inside, if anything; does not wait for it."""
+        self._questions.put(None)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._questions.get()) is not None:
             self._work(*job)
 
-    def _work(self, ticket: int, batch: Batch, origin: Origin) -> None:
+    def _work(self, ticket: int, question: Question) -> None:
         started = time.perf_counter()
         try:
-            answer: ScoredBatch | BaseException = self._score(batch, origin)
+            answer: Answer | BaseException = self._ask(question)
         except BaseException as exc:  # noqa: BLE001 - raised again on the stream thread, by take()
             answer = exc
         self._last_s = time.perf_counter() - started

@@ -1,7 +1,8 @@
 """The loop of one pipeline: poll, batch, score, deliver, commit; assign, revoke, drain.
 
 One thread runs it and owns the pipeline's Kafka clients. Every turn does what can be done now and waits in at
-most one place: for a first record when nothing else is under way, for the scoring thread when it is busy.
+most one place: for a first record when nothing else is under way, for the model when it is busy. While the model
+works on one batch the next is prepared, if it is full, and the last one encoded and delivered.
 
 Longer than most files because its methods share one state, what is taken and not yet committed; the parts
 that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
@@ -10,7 +11,7 @@ that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
 import math
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 import structlog
@@ -23,7 +24,7 @@ from app.pipeline.dead_letter import FloodGate
 from app.pipeline.offsets import OffsetTracker
 from app.ports import Observer, Sink, Source
 from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, source_of
-from app.worker.chain import ScoredBatch
+from app.worker.chain import Answered, Chain, Prepared, ScoredBatch
 from app.worker.pulse import PulseMeter
 from app.worker.scoring import Scoring
 
@@ -43,13 +44,15 @@ class StreamPolicy:
     drain_timeout_s: float = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
-    """A batch on its way from the batcher to the sink."""
+    """A batch on its way from the batcher to the sink, and how far it has come."""
 
     batch: Batch
     origin: Origin
     spans: dict[TopicPartition, Span]
+    prepared: Prepared | None = None
+    scored: ScoredBatch | None = None
 
 
 class StreamWorker:
@@ -61,13 +64,14 @@ class StreamWorker:
         sink: Sink,
         batcher: MicroBatcher,
         pace: Pace,
-        scoring: Scoring,
+        chain: Chain,
+        scoring: Scoring[Prepared, Answered],
         flood: FloodGate,
         policy: StreamPolicy,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        self._source, self._sink, self._scoring = source, sink, scoring
+        self._source, self._sink, self._chain, self._scoring = source, sink, chain, scoring
         self._batcher, self._pace = batcher, pace
         self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
@@ -75,8 +79,10 @@ class StreamWorker:
         self._pulse = PulseMeter(source, batcher, self._tracker, clock)
         self._stopping = Event()
         self._drain_until: float | None = None
-        self._held: _Held | None = None  # submitted for scoring, or waiting to be again
-        self._scored: ScoredBatch | None = None  # waiting for room in the sink
+        # one batch each, the oldest last
+        self._next: _Held | None = None  # taken, to be prepared if it is not yet, and submitted
+        self._asked: _Held | None = None  # with the model
+        self._done: _Held | None = None  # scored, waiting for room in the sink
         self._unsettled: list[Outcomes] = []
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rewind_to: dict[TopicPartition, int] = {}
@@ -133,8 +139,8 @@ class StreamWorker:
             else:
                 self._apply_rewind()
                 self._take_in()
-                self._start_scoring()
-                self._collect()
+                self._start()
+                self._collect(SCORING_WAIT_S)
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
             self._beat()
         except SchemasPending as exc:
@@ -169,53 +175,74 @@ class StreamWorker:
         self._batcher.add(records)
 
     def _wait_s(self) -> float:
-        if self._scoring.busy or self._scored is not None:
+        if self._in_work():
             return 0.0
         most = ACK_WAIT_S if self._unsettled else LONGEST_WAIT_S
         due_in_s = self._batcher.due_in()
         # the client waits whole milliseconds: a part of one would be no wait, again and again until it is over
         return min(most, math.ceil(due_in_s * 1000) / 1000) if math.isfinite(due_in_s) else most
 
-    def _start_scoring(self) -> None:
-        if self._scoring.busy or self._scored is not None:
+    def _in_work(self) -> bool:
+        return self._next is not None or self._asked is not None or self._done is not None
+
+    def _start(self) -> None:
+        """Take a batch that is due, prepare it, and have it scored if the model is free."""
+        if self._done is not None:
             return
-        if self._held is None:
-            if self._batcher.due_in() > 0:
-                return
+        # while the model is busy there is time for the next batch to fill
+        wanted = self._batcher.due_in() <= 0 if self._asked is None else not self._batcher.room()
+        if self._next is None and wanted:
             self._hold(self._batcher.take())
-        if self._held is not None:
-            self._scoring.submit(self._held.batch, self._held.origin)
+        self._prepare_next()
+        self._ask_next()
+
+    def _prepare_next(self) -> None:
+        if self._next is not None and self._next.prepared is None:
+            self._next.prepared = self._chain.prepare(self._next.batch, self._next.origin)
+
+    def _ask_next(self) -> None:
+        held = self._next
+        if self._asked is None and held is not None and held.prepared is not None:
+            self._asked, self._next = held, None
+            self._scoring.submit(held.prepared)
 
     def _hold(self, batch: Batch) -> None:
         if not len(batch):
             return
         origin = origin_of(batch.records, self._clock.now_ms())
-        self._held = _Held(batch, origin, origin.spans())
-        self._tracker.taken(self._held.spans)
+        self._next = _Held(batch, origin, origin.spans())
+        self._tracker.taken(self._next.spans)
 
-    def _collect(self) -> None:
-        if self._scored is None:
-            self._scored = self._scoring.take(SCORING_WAIT_S)
+    def _collect(self, wait_s: float) -> None:
+        """Take the model's answer, waiting for it; finish and deliver its batch while the model has the next one."""
+        if self._done is None and self._asked is not None:
+            answered = self._scoring.take(wait_s)
+            if answered is not None:
+                held, self._asked = self._asked, None
+                self._ask_next()
+                held.scored = self._chain.finish(answered)
+                self._done = held
         self._deliver_if_room()
 
     def _deliver_if_room(self) -> None:
-        held, scored = self._held, self._scored
-        if held is None or scored is None or not self._sink.has_room():
+        held = self._done
+        if held is None or held.scored is None or not self._sink.has_room():
             return
+        scored = held.scored
         self._flood.admit(scored.dead_letters)
         self._observer.batch_scored(scored.scored)
-        self._pace.scored(scored.scored.rows, scored.scored.scored_s)
+        self._pace.scored(scored.scored.rows, scored.scored.scored_s, held.batch.taken_at)
         self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
         self._unsettled.append(scored.outcomes)
-        self._scored = self._held = None
+        self._done = None
         if self._released & held.spans.keys():
             self._released.clear()
             self._wait_again_s = BACKOFF_FIRST_S
 
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
-        idle = self._caught_up and self._held is None and self._batcher.due_in() > 0
+        idle = self._caught_up and not self._in_work() and self._batcher.due_in() > 0
         offsets = self._tracker.committable()
         if self._sink.settle(offsets, self._flood.note(), idle=idle) and self._unsettled:
             self._settled(offsets)
@@ -267,7 +294,7 @@ class StreamWorker:
         if now - self._full_since >= PAUSE_AFTER_S or self._stopping.is_set():
             self._source.pause()
             # scoring and a sink without room wait by themselves; acknowledgements of the last outputs do not
-            self._add(self._source.poll(1, ACK_WAIT_S if self._held is None else 0.0))
+            self._add(self._source.poll(1, 0.0 if self._in_work() else ACK_WAIT_S))
 
     def _back_off(self, why: Exception) -> None:
         self._log.warning("backing_off", seconds=self._backoff_s, error=type(why).__name__, reason=str(why))
@@ -278,9 +305,9 @@ class StreamWorker:
 
     def _hold_back(self, pending: SchemasPending) -> None:
         """Partitions with records whose schema is not known yet wait from there on; all others go on."""
-        held, self._held = self._held, None
+        held, self._next = self._next, None
         if held is None:
-            raise RuntimeError("schemas are only asked for while a batch is held")
+            raise RuntimeError("schemas are only asked for to prepare a batch")
         self._tracker.returned(held.spans)
         stops: dict[TopicPartition, int] = {}
         for row in pending.rows:
@@ -299,7 +326,7 @@ class StreamWorker:
         )
         self._wait_again_s = min(2 * self._wait_again_s, BACKOFF_MOST_S)
         others = [record for record in held.batch.records if record.offset() < stops.get(source_of(record), NEVER)]
-        self._hold(Batch(others, held.batch.cause, held.batch.waited_s))
+        self._hold(replace(held.batch, records=others))
 
     def _release_waiting(self) -> None:
         if self._waiting and self._clock.monotonic() >= self._release_at:
@@ -324,7 +351,7 @@ class StreamWorker:
         self._flood.undone()
         self._pace.undone()
         self._unsettled.clear()
-        self._held = self._scored = None
+        self._next = self._asked = self._done = None
         for source, offset in points.items():
             goal = self._waiting if source in self._waiting else self._rewind_to
             goal[source] = min(offset, goal.get(source, offset))
@@ -384,11 +411,12 @@ class StreamWorker:
         """
         deadline = self._clock.monotonic() + REVOKE_BOUND_S
         concerned = self._concerned(sources)
-        if concerned and self._held is not None:
-            if self._scored is None:
-                self._scored = self._scoring.take(REVOKE_BOUND_S)
-            self._deliver_if_room()
-            if self._held is not None:
+        while concerned and self._in_work():
+            before = (self._next, self._asked, self._done)
+            self._prepare_next()
+            self._ask_next()
+            self._collect(max(0.0, deadline - self._clock.monotonic()))
+            if before == (self._next, self._asked, self._done):
                 return False
         offsets = self._tracker.committable()
         if not self._sink.settle_now(offsets, self._flood.note(), max(0.1, deadline - self._clock.monotonic())):
@@ -409,7 +437,7 @@ class StreamWorker:
     # -- draining ----------------------------------------------------------------------------------------------
 
     def _nothing_taken(self) -> bool:
-        return not len(self._batcher) and self._held is None and not self._tracker.in_flight()
+        return not len(self._batcher) and not self._in_work() and not self._tracker.in_flight()
 
     def _drained(self) -> bool:
         if not self._stopping.is_set():

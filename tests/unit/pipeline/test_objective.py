@@ -50,7 +50,7 @@ class Simulation:
                 continue
             batch = self.batcher.take()
             self.clock.advance(self._cost(len(batch)))
-            self.objective.scored(len(batch), self._cost(len(batch)))
+            self.objective.scored(len(batch), self._cost(len(batch)), batch.taken_at)
             self.clock.advance(self._delivery_s)
             self.objective.settled()
             self.sizes.append(len(batch))
@@ -144,9 +144,9 @@ def test_no_history_makes_it_wait_for_longer_than_is_left(batches, arrivals, lef
     clock = ManualClock()
     objective = LatencyObjective(OBJECTIVE_S, clock)
     for count, seconds in batches:
-        objective.taken()
+        taken_at = clock.monotonic()
         clock.advance(seconds)
-        objective.scored(count, seconds)
+        objective.scored(count, seconds, taken_at)
         clock.advance(0.001)
         objective.settled()
     for count in arrivals:
@@ -188,8 +188,7 @@ def test_of_batches_of_one_size_the_cost_is_all_their_records():
 def test_what_was_undone_is_not_measured_as_delivery():
     clock = ManualClock()
     objective = LatencyObjective(OBJECTIVE_S, clock)
-    objective.taken()
-    objective.scored(1, 0.0)
+    objective.scored(1, 0.0, clock.monotonic())
     objective.undone()
     clock.advance(5)
     objective.settled()

@@ -64,7 +64,9 @@ class Rig:
         )
 
     def score(self, records):
-        return self.chain.score(Batch(records, "age", 0.25), origin_of(records, self.clock.now_ms()))
+        batch = Batch(records, "age", 0.25, self.clock.monotonic())
+        prepared = self.chain.prepare(batch, origin_of(records, self.clock.now_ms()))
+        return self.chain.finish(self.chain.answer(prepared))
 
 
 def body(name, x):

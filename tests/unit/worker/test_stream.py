@@ -109,10 +109,12 @@ class Registry:
     def __init__(self, *unknown):
         self.unknown, self.down = set(unknown), True
 
-    def __call__(self, batch, origin):
+    def prepare(self, batch):
         rows = [row for row, r in enumerate(batch.records) if (r.partition(), r.offset()) in self.unknown]
         if self.down and rows:
             raise SchemasPending(rows, "registry down")
+
+    def __call__(self, batch, origin):
         return copy_offsets(batch, origin)
 
 
@@ -142,14 +144,14 @@ def test_a_partition_waits_from_its_first_unknown_schema_on_and_the_others_go_on
 
 
 def test_the_schema_registry_is_asked_less_and_less_often_while_it_is_down():
-    registry = Registry((0, 0))
     asked = []
 
-    def score(batch, origin):
-        asked.append(rig.clock.monotonic())
-        return registry(batch, origin)
+    class Asked(Registry):
+        def prepare(self, batch):
+            asked.append(rig.clock.monotonic())
+            super().prepare(batch)
 
-    rig = Rig(ManualClock(), score=score)
+    rig = Rig(ManualClock(), score=Asked((0, 0)))
     rig.change("assigned", 0)
     rig.broker.append(0, 1)
     for _ in range(600):
@@ -290,6 +292,54 @@ def test_a_slow_batch_of_a_revoked_partition_is_dropped_when_it_outlives_the_bou
     rig.settle()
 
     assert {source for source, _ in rig.broker.outcomes} == {rig.broker.sources[1]}
+
+
+class Slow:
+    """A model that answers when told to; keeps what it was prepared for and asked, by first offset."""
+
+    def __init__(self):
+        self.prepared, self.asked, self.answers = [], [], threading.Semaphore(0)
+
+    def prepare(self, batch):
+        self.prepared.append(batch.records[0].offset())
+
+    def __call__(self, batch, origin):
+        self.asked.append(batch.records[0].offset())
+        assert self.answers.acquire(timeout=10)
+        return copy_offsets(batch, origin)
+
+
+def test_while_the_model_works_the_next_full_batch_is_prepared_and_no_other_one():
+    model = Slow()
+    rig = Rig(ManualClock(), partitions=1, score=model)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4 + 3)
+    rig.clock.advance(1)
+    rig.turn(3)
+    assert (model.prepared, model.asked) == ([0], [0])  # three records could still be joined by a fourth
+    rig.broker.append(0, 6)
+    rig.turn(3)
+    assert (model.prepared, model.asked) == ([0, 4], [0])
+    model.answers.release()
+    while len(model.asked) < 2:
+        rig.turn()
+    assert [offset for _, offset in rig.broker.outcomes] == [0, 1, 2, 3]  # delivered while the next is with the model
+    model.answers.release(10)
+    rig.settle()
+    assert [offset for _, offset in rig.broker.outcomes] == list(range(13))
+
+
+def test_all_that_was_taken_is_finished_before_its_partition_goes():
+    model = Slow()
+    rig = Rig(ManualClock(), partitions=1, score=model)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 10)
+    rig.turn(2)
+    assert model.prepared == [0, 4]
+    model.answers.release(10)
+    rig.change("revoked", 0)
+    rig.turn()
+    assert rig.broker.committed[rig.broker.sources[0]] == 8
 
 
 def test_partitions_are_paused_only_after_being_full_for_a_while(rig):
