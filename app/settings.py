@@ -176,7 +176,7 @@ class Kafka(Section):
 
 
 class Worker(Section):
-    """This process."""
+    """This worker: one process, or several that are started and stopped as one."""
 
     instance_id: Name | None = Field(
         None,
@@ -187,7 +187,7 @@ class Worker(Section):
     )
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1,
-        description="More than 1: so many processes that share the partitions, under a supervisor that starts them again",
+        description="So many share the partitions; if more than 1, a supervisor starts them again when they end",
     )
     memory_budget_bytes: Annotated[int, Field(ge=8_388_608)] = Field(
         134_217_728,

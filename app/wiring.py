@@ -47,6 +47,7 @@ from app.models.model_store import open_store
 from app.models.runtime import OnnxModel, RuntimePolicy, load_model
 from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
+from app.observe.merged import ProcessMetrics
 from app.observe.metrics import Metrics, PipelineObserver
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher, Pace
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
@@ -56,13 +57,16 @@ from app.pipeline.features import FeaturePlan
 from app.pipeline.infer import OutputPolicy
 from app.pipeline.objective import LatencyObjective
 from app.ports import SchemaSource, Sink
-from app.settings import Pipeline, Settings, load_settings
+from app.settings import Pipeline, Settings, load_settings, settings_text
 from app.train.training import Pipeline as TrainedPipeline
 from app.train.training import train_model
 from app.worker.chain import Chain, ChainPolicy
+from app.worker.children import Children
 from app.worker.process import Stream, WorkerProcess
 from app.worker.scoring import Scoring
+from app.worker.slot import SupervisorLine
 from app.worker.stream import StreamPolicy, StreamWorker
+from app.worker.supervisor import Supervisor
 
 # Shares of worker.memory_budget_bytes: fetched records wait in the client, outputs until they are acknowledged.
 CONSUMER_SHARE, PRODUCER_SHARE = 0.5, 0.25
@@ -83,8 +87,11 @@ class Worker:
 
 def run_worker(settings_file: Path) -> int:
     """`inference-worker run`: until drained; returns the exit status. Raises AppError."""
-    settings = load_settings(settings_file)
+    text = settings_text(settings_file)
+    settings = load_settings(settings_file, text)
     configure_logs(settings.log.level, settings.log.format)
+    if settings.worker.processes > 1:
+        return _supervise(settings, Children(settings_file, text))
     worker = build_worker(settings)
     health = Health(alive=worker.process.alive, ready=worker.process.ready)
     server = ProbeServer(settings.http.host, settings.http.port, worker.metrics, health)
@@ -96,6 +103,39 @@ def run_worker(settings_file: Path) -> int:
     finally:
         worker.partition_watch.close()
         server.close()
+
+
+def _supervise(settings: Settings, children: Children) -> int:
+    """Several worker processes and one address for all; no client and no session in this one."""
+    metrics, worker = ProcessMetrics(), settings.worker
+    supervisor = Supervisor(worker.processes, children.spawn, metrics, worker.drain_timeout_s, SystemClock())
+    health = Health(alive=supervisor.alive, ready=supervisor.ready)
+    server = ProbeServer(settings.http.host, settings.http.port, metrics, health)
+    pipelines = [pipeline.name for pipeline in settings.pipelines]
+    structlog.get_logger().info("started", http_port=server.port, pipelines=pipelines, processes=worker.processes)
+    try:
+        return children.run(supervisor)
+    finally:
+        server.close()
+
+
+def run_slot(settings_file: Path, text: str, slot: int, line: int) -> int:
+    """One of several processes, started by the one above; returns the exit status. Raises AppError.
+
+    text: of the settings file. line: file descriptor of the supervisor's line.
+    """
+    settings = load_settings(settings_file, text)
+    configure_logs(settings.log.level, settings.log.format, slot=slot)
+    supervisor = SupervisorLine(line)
+    worker = build_worker(settings, slot=slot)
+    worker.process.handle_signals()
+    supervisor.begin(worker.process, worker.metrics.samples)
+    worker.partition_watch.start()
+    try:
+        return worker.process.run()
+    finally:
+        worker.partition_watch.close()
+        supervisor.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +152,18 @@ def check_config(settings_file: Path, *, live: bool) -> ConfigReport:
     settings = load_settings(settings_file)
     configure_logs(settings.log.level, settings.log.format)
     uses = [_use(settings, pipeline) for pipeline in settings.pipelines]
-    derived = {
+    derived: dict[str, object] = {
         "instance_id": settings.instance_id,
         "wire_format": "Confluent" if settings.schemas.registry_url else "Avro single-object",
         "pipelines": {
             use.pipeline: {"group_id": use.group_id, "transactional_id": use.transactional_id} for use in uses
         },
     }
+    if settings.worker.processes > 1:
+        derived["identities"] = {
+            pipeline.name: [settings.identity_of(pipeline, slot) for slot in range(settings.worker.processes)]
+            for pipeline in settings.pipelines
+        }
     return ConfigReport(settings.model_dump(mode="json"), derived, _live_checks(settings, uses) if live else ())
 
 
@@ -181,15 +226,15 @@ def _check_registry(settings: Settings, pipeline: Pipeline, directory: SchemaDir
             raise
 
 
-def build_worker(settings: Settings, *, check_broker: bool = True) -> Worker:
+def build_worker(settings: Settings, *, slot: int = 0, check_broker: bool = True) -> Worker:
     """Check everything that can be checked, load the models, connect. Raises StartupError.
 
-    check_broker: False for mock brokers, which do not answer such questions.
+    slot: which of `worker.processes`. check_broker: False for mock brokers, which do not answer such questions.
     """
     clock = SystemClock()
     metrics = Metrics()
-    policy = _client_policy(settings)
-    parts = [_PipelineParts(settings, pipeline, metrics, clock) for pipeline in settings.pipelines]
+    policy = _client_policy(settings, slot)
+    parts = [_PipelineParts(settings, pipeline, metrics, clock, slot) for pipeline in settings.pipelines]
     if check_broker:
         BrokerCheck(policy).check([part.use for part in parts])
         limits = [topic_limits(policy, part.use.output, part.use.dead_letters) for part in parts]
@@ -204,23 +249,24 @@ def build_worker(settings: Settings, *, check_broker: bool = True) -> Worker:
     )
 
 
-def _client_policy(settings: Settings) -> ClientPolicy:
+def _client_policy(settings: Settings, slot: int = 0) -> ClientPolicy:
+    which = f"-{slot}" if settings.worker.processes > 1 else ""
     return ClientPolicy(
         bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=f"inference-worker-{settings.instance_id}",
+        client_id=f"inference-worker-{settings.instance_id}{which}",
         security=settings.kafka.security.properties(),
         extra=settings.kafka.client,
     )
 
 
-def _use(settings: Settings, pipeline: Pipeline) -> PipelineUse:
+def _use(settings: Settings, pipeline: Pipeline, slot: int = 0) -> PipelineUse:
     return PipelineUse(
         pipeline=pipeline.name,
         inputs=pipeline.input_topics,
         output=pipeline.output_topic,
         dead_letters=pipeline.dead_letter_topic,
         group_id=settings.group_id_of(pipeline),
-        transactional_id=settings.identity_of(pipeline) if settings.delivery.mode == "exactly_once" else None,
+        transactional_id=settings.identity_of(pipeline, slot) if settings.delivery.mode == "exactly_once" else None,
         keeps_partition=pipeline.output_partitioning == "source",
     )
 
@@ -228,10 +274,11 @@ def _use(settings: Settings, pipeline: Pipeline) -> PipelineUse:
 class _PipelineParts:
     """Everything of one pipeline but its Kafka clients, checked on construction."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, settings: Settings, pipeline: Pipeline, metrics: Metrics, clock: Clock, slot: int = 0) -> None:
         self._settings, self._pipeline, self._clock = settings, pipeline, clock
+        self._identity = settings.identity_of(pipeline, slot)
         self._observer = PipelineObserver(metrics, pipeline.name, pipeline.batch.slo_s)
-        self.use = _use(settings, pipeline)
+        self.use = _use(settings, pipeline, slot)
         model, revision = _stable_model(settings, pipeline.model)
         metrics.model_loaded(model.name, model.version, model.load_s)
         directory = SchemaDirectory(settings.schemas.directory)
@@ -252,7 +299,7 @@ class _PipelineParts:
         """Connect: one consumer, one producer."""
         settings, pipeline, clock = self._settings, self._pipeline, self._clock
         group_id = settings.group_id_of(pipeline)
-        identity = settings.identity_of(pipeline)
+        identity = self._identity
         budget = settings.worker.memory_budget_bytes / len(settings.pipelines)
         group = GroupPolicy(
             group_id=group_id,
@@ -339,7 +386,7 @@ def _stable_model(settings: Settings, name: str) -> tuple[OnnxModel, int]:
     """The version the rollout calls stable, verified and warm, and the rollout's revision."""
     store = open_store(settings.models.store, Path.cwd())
     rollout = store.rollout(name)
-    runtime = RuntimePolicy(intra_op_threads=cpu_quota())
+    runtime = RuntimePolicy(intra_op_threads=max(1, cpu_quota() // settings.worker.processes))
     return load_model(store.fetch(name, rollout.stable), runtime), rollout.revision
 
 

@@ -1,5 +1,7 @@
 """`inference-worker run`."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,3 +20,8 @@ def run(config: ConfigFile) -> None:
     Example: inference-worker run --config deploy/pipelines/churn.yaml
     """
     raise typer.Exit(wiring.run_worker(config))
+
+
+def run_slot(config: ConfigFile, slot: int, line: int) -> None:
+    """One of several processes: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
+    raise typer.Exit(wiring.run_slot(config, json.load(sys.stdin), slot, line))

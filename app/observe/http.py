@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
+from typing import Protocol
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,7 +16,6 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from app.errors import BadSettings
-from app.observe.metrics import Metrics
 
 REQUEST_WITHIN_S = 5.0
 MOST_CONNECTIONS = 256
@@ -29,10 +29,18 @@ class Health:
     ready: Callable[[], str | None]
 
 
+class Exposed(Protocol):
+    """Metrics, of one process or of several."""
+
+    def exposition(self) -> bytes:
+        """Prometheus text format."""
+        ...
+
+
 class ProbeServer:
     """GET /livez, /readyz and /metrics. Loopback unless told otherwise; nothing here changes state."""
 
-    def __init__(self, host: str, port: int, metrics: Metrics, health: Health) -> None:
+    def __init__(self, host: str, port: int, metrics: Exposed, health: Health) -> None:
         """Binds at once. Raises BadSettings if the address is taken or not ours."""
         try:
             self._socket = socket.create_server((host, port))
@@ -101,7 +109,7 @@ def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:
     return answer
 
 
-def _metrics(metrics: Metrics) -> Callable[[Request], Response]:
+def _metrics(metrics: Exposed) -> Callable[[Request], Response]:
     def answer(_request: Request) -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 

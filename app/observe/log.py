@@ -6,15 +6,21 @@ Libraries that log through Python's `logging`, the Kafka client among them, are 
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 import structlog
 
 
-def configure_logs(level: str, style: Literal["console", "json"]) -> None:
-    """Send every log line of this process to standard error in this style."""
+def configure_logs(level: str, style: Literal["console", "json"], **always: object) -> None:
+    """Send every log line of this process to standard error in this style; `always` is in all of them."""
+
+    def add_always(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401 - structlog's own
+        # a processor, since context variables do not reach the threads that are started later
+        return {**always, **event}
+
     shared: list[structlog.typing.Processor] = [
+        add_always,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -148,7 +148,7 @@ TABLE = (
     ),
     MetricSpec(
         "inference_process_restarts_total", "counter", "restarts", ("slot",),
-        "Worker processes that were started again, by the last number of their transactional id.",
+        "Worker processes that were started again; a slot is the number in their transactional ids.",
     ),
 )  # fmt: skip
 
@@ -305,8 +305,8 @@ def metrics_page() -> str:
         "",
         "Generated from `app/observe/metrics.py` by `make docs`; `make check` compares. Served at `/metrics`.",
         "",
-        "With several `worker.processes`, one page is served for all: counters and histograms are added up, what ended",
-        "processes counted included (up to a second of it is lost with a process that is killed); gauges are merged as the",
+        "With several `worker.processes`, one page is served for all: counters and histograms are added up, with what",
+        "ended processes had counted (up to a second of it is lost with one that is killed); gauges are merged as the",
         "table says.",
         "",
         "| name | type | unit | labels | meaning | merged |",

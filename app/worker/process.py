@@ -119,7 +119,8 @@ class WorkerProcess:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._stop_requested:
             os._exit(EXIT_DRAIN_DEADLINE)
-        self.stop()
+        # seen within CHECK_EVERY_S; not stop(): this thread may hold the lock that Event.set() waits for
+        self._stop_requested = True
 
 
 def _spare_the_collector() -> None:

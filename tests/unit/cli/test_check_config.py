@@ -54,6 +54,12 @@ def test_defaults_and_what_follows_from_the_settings_are_shown(check):
     }
 
 
+def test_the_identities_of_all_processes_are_shown(check):
+    shown = yaml.safe_load(check(worker={"instance_id": "w-0", "processes": 3}).stdout)
+    assert shown["derived"]["identities"] == {"churn": ["g-w-0-0", "g-w-0-1", "g-w-0-2"]}
+    assert shown["derived"]["pipelines"]["churn"]["transactional_id"] == "g-w-0-0"
+
+
 def test_at_least_once_has_no_transactional_id(check):
     shown = yaml.safe_load(check(delivery={"mode": "at_least_once"}).stdout)
     assert shown["derived"]["pipelines"]["churn"]["transactional_id"] is None

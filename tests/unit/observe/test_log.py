@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 
 import pytest
 import structlog
@@ -31,6 +32,19 @@ def test_a_traceback_shows_no_local_variable(capfdbinary, style):
     assert "crashed" in said
     assert "boom" in said
     assert CANARY not in said
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_what_is_always_there_is_there_on_every_thread(capfdbinary, style):
+    configure_logs("info", style, slot=3)
+    thread = threading.Thread(target=structlog.get_logger().info, args=("elsewhere",))
+    thread.start()
+    thread.join()
+    logging.getLogger("librdkafka").critical("refused")
+    sys.stderr.flush()
+    lines = capfdbinary.readouterr().err.decode().splitlines()
+    assert len(lines) == 2
+    assert all("slot=3" in line or '"slot":3' in line for line in lines)
 
 
 def test_what_the_kafka_client_logs_is_in_our_format(capfdbinary):

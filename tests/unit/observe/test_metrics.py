@@ -41,6 +41,8 @@ CONTRACT = {
     "inference_batch_cost_seconds": ("pipeline", "part"),
     "inference_delivery_seconds": ("pipeline",),
     "inference_records_past_slo_total": ("pipeline",),
+    "inference_worker_processes": ("state",),
+    "inference_process_restarts_total": ("slot",),
 }
 
 

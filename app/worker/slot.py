@@ -1,0 +1,95 @@
+"""A worker process's line to its supervisor: what it reports, and how it learns that it is alone.
+
+The line is one end of a pair of sockets. The process writes a report about once a second, one line of JSON; it
+reads nothing but the end of the stream, which comes when the supervisor has died, however it died.
+"""
+
+import json
+import os
+import select
+import socket
+from collections.abc import Callable
+from threading import Thread
+
+import structlog
+
+from app.facts import ProcessReport, Sample
+from app.worker.process import EXIT_DRAINED, WorkerProcess
+
+REPORT_EVERY_S = 1.0
+UNTIL_READY_S = 0.25  # so that nobody waits a second more for a start
+SEND_WITHIN_S = 5.0  # a frozen supervisor keeps nobody from ending; the torn line is one it cannot read
+
+
+def report_line(report: ProcessReport) -> bytes:
+    """A report as it goes over the line, with its line feed. Not orjson, to which NaN is null."""
+    return json.dumps([report.stuck, report.awaits, report.samples]).encode() + b"\n"
+
+
+def report_of(line: bytes) -> ProcessReport:
+    """The report again. Raises ValueError or TypeError if it is none."""
+    stuck, awaits, samples = json.loads(line)
+    return ProcessReport(
+        stuck,
+        awaits,
+        tuple((name, tuple((key, text) for key, text in labels), value) for name, labels, value in samples),
+    )
+
+
+class SupervisorLine:
+    """Reports from the first moment on; a process that has not begun ends at once when it is alone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.settimeout(SEND_WITHIN_S)
+        self._process: WorkerProcess | None = None
+        self._samples: Callable[[], tuple[Sample, ...]] = tuple
+        self._closing = False
+        self._thread = Thread(target=self._run, name="supervisor-line", daemon=True)
+        self._thread.start()
+
+    def begin(self, process: WorkerProcess, samples: Callable[[], tuple[Sample, ...]]) -> None:
+        """From now on report on this one; it is drained when the supervisor dies."""
+        self._samples = samples
+        self._process = process
+
+    def close(self) -> None:
+        """Say the last word: everything that was counted."""
+        self._closing = True
+        self._socket.shutdown(socket.SHUT_RD)  # wakes the thread
+        self._thread.join()
+        self._send("ended")
+        self._socket.close()
+
+    def _run(self) -> None:
+        awaits: str | None = "starting"
+        while True:
+            heard, _, _ = select.select([self._socket], [], [], UNTIL_READY_S if awaits else REPORT_EVERY_S)
+            if self._closing:
+                return
+            if heard and not self._hears():
+                self._alone()
+                return
+            process = self._process
+            awaits = process.ready() if process is not None else "starting"
+            self._send(awaits)
+
+    def _hears(self) -> bool:
+        try:
+            return bool(self._socket.recv(1))
+        except OSError:
+            return False
+
+    def _send(self, awaits: str | None) -> None:
+        process = self._process
+        stuck = process.alive() if process is not None else None
+        try:
+            self._socket.sendall(report_line(ProcessReport(stuck, awaits, self._samples())))
+        except OSError:
+            return  # there is nobody left; if so, the next turn finds out
+
+    def _alone(self) -> None:
+        structlog.get_logger().error("supervisor_gone")
+        if self._process is None:
+            os._exit(EXIT_DRAINED)  # nothing was consumed
+        self._process.stop()
