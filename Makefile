@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick check stack stack-down bench chaos fuzz docs format clean
+.PHONY: help install demo test test-quick check stack stack-down bench bench-stages chaos fuzz docs format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,8 +48,11 @@ stack: install ## a real Kafka and a schema registry on free local ports, withou
 stack-down: ## stop what `make stack` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "nothing is installed, so nothing was started"; fi
 
-bench: install ## one worker on a real broker: draining 500,000 events, and latency at 1,000/s; writes var/bench.json
-	$(BIN)/python tests/bench/drain_and_latency.py
+bench: install ## the worker beside its peers on a real broker, half an hour or more; writes docs/BENCHMARKS.md. BENCH=--quick for minutes
+	$(BIN)/loadgen bench $(BENCH)
+
+bench-stages: install ## microseconds per event of each step, by batch size; no broker
+	$(BIN)/python tests/bench/stages.py
 
 chaos: install ## 200 random faults over a million events on three brokers, half an hour or more; writes docs/RELIABILITY.md
 	$(BIN)/python -m pytest -m chaos tests/chaos

@@ -2,6 +2,7 @@
 
 import typer
 
+from loadgen.cli.bench import bench
 from loadgen.cli.produce import produce
 from loadgen.cli.report import report
 from loadgen.cli.run import run
@@ -16,7 +17,7 @@ def main() -> None:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (produce, verify, run, report):
+    for command in (produce, verify, run, report, bench):
         app.command()(command)
     app()
 

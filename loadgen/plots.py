@@ -1,4 +1,7 @@
-"""The plots of a report, as PNG bytes. matplotlib is imported here only, and only when a plot is made."""
+"""The plots of a report, as PNG bytes. matplotlib is imported here only, and only when a plot is made.
+
+`new_figure` and `svg` are for other pages' plots, so that all look alike.
+"""
 
 import importlib
 import io
@@ -13,7 +16,7 @@ DPI = 110
 
 def latency_over_time(timeline: Sequence[Mapping[str, Any]]) -> bytes:
     """p50, p99 and maximum per stretch of the run."""
-    figure, axes = _figure()
+    figure, (axes,) = new_figure()
     at = [point["at_s"] for point in timeline]
     for name, colour in (("p50", "#2a7f62"), ("p99", "#d9822b"), ("max", "#b5322f")):
         axes.plot(at, [point[name] for point in timeline], label=name, color=colour, linewidth=1.4)
@@ -25,7 +28,7 @@ def latency_over_time(timeline: Sequence[Mapping[str, Any]]) -> bytes:
 
 def throughput_over_time(timeline: Sequence[Mapping[str, Any]]) -> bytes:
     """Predictions per second per stretch of the run."""
-    figure, axes = _figure()
+    figure, (axes,) = new_figure()
     axes.fill_between(
         [point["at_s"] for point in timeline],
         [point["predictions_per_s"] for point in timeline],
@@ -40,7 +43,7 @@ def throughput_over_time(timeline: Sequence[Mapping[str, Any]]) -> bytes:
 
 def percentile_curve(curve: Sequence[Sequence[float]]) -> bytes:
     """Latency by percentile; each step to the right is ten times rarer."""
-    figure, axes = _figure()
+    figure, (axes,) = new_figure()
     points = [(percentile, ms) for percentile, ms in curve if percentile < 100.0]
     rarity = [1.0 / (1.0 - percentile / 100.0) for percentile, _ in points]
     axes.plot(rarity, [ms for _, ms in points], marker="o", markersize=3, color="#5b4b8a")
@@ -53,17 +56,28 @@ def percentile_curve(curve: Sequence[Sequence[float]]) -> bytes:
     return _png(figure)
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure(columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure and its axes, side by side. Raises MissingExtra without matplotlib."""
     try:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingExtra("for plots, install the extra: kafka-inference-worker[loadgen]") from error
     # A Figure of our own, not pyplot: no global state, no display.
     figure = figures.Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    found = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in found:
+        axes.grid(visible=True, alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, found
+
+
+def svg(figure: Any) -> str:  # noqa: ANN401 - matplotlib is imported late
+    """The figure as SVG; equal figures give equal text, so that a repository sees only what changed."""
+    matplotlib = importlib.import_module("matplotlib")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "loadgen", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
 def _png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib is imported late
