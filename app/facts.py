@@ -94,7 +94,7 @@ class Lag:
 class PaceState:
     """What a latency objective works with: a batch of n records takes fixed_s + n * per_record_s.
 
-    delivery_s: from scored to durable, a fading peak.
+    delivery_s: from a batch taken to durable, less its cost; a fading peak.
     """
 
     objective_s: float

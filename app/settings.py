@@ -220,12 +220,14 @@ class Batch(Section):
     """Bounds of one micro-batch; the first one reached makes it due."""
 
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 512
-    max_bytes: Annotated[int, Field(ge=1, le=1_073_741_824)] = 4_194_304
+    max_bytes: Annotated[int, Field(ge=1, le=1_073_741_824)] = Field(
+        4_194_304, description="At most a sixteenth of the pipeline's share of worker.memory_budget_bytes"
+    )
     max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.01
     slo_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = Field(
         None,
         description="Instead of max_wait_s: how old a record should be at most, by its own timestamp, when its outcome "
-        "is durable. Batches wait for company as long as that allows; commits then follow within a quarter of it",
+        "is durable. Batches wait for company as long as that allows; transactions then last a quarter of it at most",
     )
 
     @model_validator(mode="after")

@@ -70,6 +70,8 @@ from app.worker.supervisor import Supervisor
 
 # Shares of worker.memory_budget_bytes: fetched records wait in the client, outputs until they are acknowledged.
 CONSUMER_SHARE, PRODUCER_SHARE = 0.5, 0.25
+BATCH_SHARE = 0.25 / 4  # of each: one filling, one prepared, one with the model, one being delivered
+SHORTEST_COMMIT_INTERVAL_S = 0.01  # about what a transaction takes to commit
 
 T = TypeVar("T")
 
@@ -130,7 +132,8 @@ def run_slot(settings_file: Path, text: str, slot: int, line: int) -> int:
     worker = build_worker(settings, slot=slot)
     worker.process.handle_signals()
     supervisor.begin(worker.process, worker.metrics.samples)
-    worker.partition_watch.start()
+    if slot == 0:  # one of them counts what all could see
+        worker.partition_watch.start()
     try:
         return worker.process.run()
     finally:
@@ -338,7 +341,7 @@ class _PipelineParts:
         worker = StreamWorker(
             source=source,
             sink=sink,
-            batcher=MicroBatcher(BatchPolicy(pipeline.batch.max_records, pipeline.batch.max_bytes), clock, pace),
+            batcher=MicroBatcher(_batch_policy(pipeline, budget), clock, pace),
             pace=pace,
             chain=chain,
             scoring=Scoring(chain.answer, pipeline.name),
@@ -371,15 +374,21 @@ class _PipelineParts:
         return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
 
 
+def _batch_policy(pipeline: Pipeline, budget_bytes: float) -> BatchPolicy:
+    return BatchPolicy(pipeline.batch.max_records, min(pipeline.batch.max_bytes, int(budget_bytes * BATCH_SHARE)))
+
+
 def _pace(pipeline: Pipeline, clock: Clock) -> Pace:
     batch = pipeline.batch
     return FixedWait(batch.max_wait_s, clock) if batch.slo_s is None else LatencyObjective(batch.slo_s, clock)
 
 
 def _commit_interval_s(settings: Settings, pipeline: Pipeline) -> float:
-    """Under a backlog outcomes wait this long to become durable, and an objective counts that."""
-    interval_s = settings.delivery.commit_interval_s
-    return interval_s if pipeline.batch.slo_s is None else min(interval_s, pipeline.batch.slo_s / 4)
+    """Under a backlog outcomes wait this long for their transaction, and an objective counts that."""
+    delivery, slo_s = settings.delivery, pipeline.batch.slo_s
+    if slo_s is None or delivery.mode == "at_least_once":
+        return delivery.commit_interval_s
+    return min(delivery.commit_interval_s, max(slo_s / 4, SHORTEST_COMMIT_INTERVAL_S))
 
 
 def _stable_model(settings: Settings, name: str) -> tuple[OnnxModel, int]:

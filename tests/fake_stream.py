@@ -11,7 +11,7 @@ from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import BatchScored, Outcomes
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
-from app.records import TopicPartition, predictions_of
+from app.records import TopicPartition, predictions_of, source_of
 from app.worker.chain import ScoredBatch
 from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
@@ -54,13 +54,27 @@ class FakeSource:
         self.closed = False
         self.seeks_fail = 0
         self.asking_fails = 0
+        self._gone = set()
+        self.midway = False  # the next rebalance comes when records were already taken
         self.position = {}
 
     def subscribe(self, listener):
         self._listener = listener
 
     def poll(self, max_records, timeout_s):
-        self._rebalance()
+        if not self.midway:
+            self._rebalance()
+        found = self._read(max_records)
+        if self.midway:
+            self.midway = False
+            self._gone = set()
+            self._rebalance()
+            found = [record for record in found if source_of(record) not in self._gone]
+        if not found:
+            self._clock.advance(timeout_s)
+        return found
+
+    def _read(self, max_records):
         found = []
         for source in sorted(self.owned - self.held):
             if self.paused:
@@ -68,8 +82,6 @@ class FakeSource:
             log = self._broker.records[source][self.position[source] :][: max_records - len(found)]
             self.position[source] += len(log)
             found += log
-        if not found:
-            self._clock.advance(timeout_s)
         return found
 
     def gather(self, max_records, timeout_s):
@@ -138,6 +150,7 @@ class FakeSource:
     def _drop(self, sources):
         self.owned -= sources
         self.held -= sources
+        self._gone |= sources
         for source in sources:
             self.position.pop(source, None)
 
@@ -254,6 +267,34 @@ def copy_offsets(batch, origin):
     )
 
 
+class ModelByHand:
+    """Stands in for Scoring: gives as many answers as it was told to, and makes the loop wait for more."""
+
+    def __init__(self, ask, clock):
+        self._ask, self._clock, self._question = ask, clock, None
+        self.answers = 0
+
+    def submit(self, question):
+        assert self._question is None
+        self._question = question
+
+    def take(self, timeout_s):
+        if self._question is None:
+            return None
+        if not self.answers:
+            self._clock.advance(timeout_s)
+            return None
+        self.answers -= 1
+        question, self._question = self._question, None
+        return self._ask(question)
+
+    def discard(self):
+        self._question = None
+
+    def close(self):
+        pass
+
+
 class FakeChain:
     """Everything happens where the model is asked; a score function with `prepare` is asked that first."""
 
@@ -287,6 +328,7 @@ class Rig:
         drain_timeout_s=20.0,
         flood_limit=NO_FLOOD,
         broker=None,
+        by_hand=False,
     ):
         self.clock = clock
         self.broker = broker or FakeBroker(partitions)
@@ -294,13 +336,15 @@ class Rig:
         self.sink = FakeSink(self.broker, self.source)
         self.observer = RecordingObserver()
         self.pace = pace or FixedWait(max_wait_s, clock)
+        chain = FakeChain(score)
+        self.model = ModelByHand(chain.answer, clock) if by_hand else Scoring(chain.answer, "test")
         self.worker = StreamWorker(
             source=self.source,
             sink=self.sink,
             batcher=MicroBatcher(BatchPolicy(max_records), clock, self.pace),
             pace=self.pace,
-            chain=FakeChain(score),
-            scoring=Scoring(FakeChain(score).answer, "test"),
+            chain=chain,
+            scoring=self.model,
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(drain_timeout_s),
             clock=clock,

@@ -1,4 +1,4 @@
-"""Datums ↔ columns: the only file that knows the Avro libraries.
+"""Datums ↔ columns: with `few_rows` the only file that knows the Avro libraries.
 
 Two readers give the same columns. `ColumnarReader` is pyruhvro, some 20 times faster per batch and taking
 only the types it is known to handle; `RecordReader` is fastavro, one datum at a time, for every other schema
@@ -25,10 +25,18 @@ import pyarrow as pa
 import pyruhvro
 
 from app.avro.datum import check_datum
-from app.avro.few_rows import MOST_ROWS, FewRowsWriter, without_logical_types
+from app.avro.few_rows import MOST_ROWS, FewRowsWriter
 from app.avro.framing import Framing
 from app.avro.resolution import BadRows, Resolution, columnar_node, columnar_type
-from app.avro.schemas import Node, Schema, enum_symbols, has_null_items, is_nullable, without_null
+from app.avro.schemas import (
+    Node,
+    Schema,
+    enum_symbols,
+    has_null_items,
+    is_nullable,
+    without_logical_types,
+    without_null,
+)
 from app.errors import DecodeFailed, Reason
 
 # One piece costs ~20 µs in columns, one datum ~10 µs in the judge: 32 keeps both small for a batch of 512.
@@ -233,6 +241,7 @@ class DatumWriter:
         self._arrow = pyruhvro.avro_to_arrow_schema(self._write_schema)
         self.fields = pa.schema([self._arrow.field(i) for i in range(2, len(self._arrow))])
         self._few_rows = FewRowsWriter(header, fields, self.fields)
+        self._has_arrays = any(pa.types.is_list(item.type) for item in self.fields)  # a row of those may be long
         self.symbols = {
             item["name"]: symbols
             for item in schema.fields
@@ -265,7 +274,7 @@ class DatumWriter:
             if nulls:
                 raise ValueError(f"{name}: {nulls} nulls in a field that takes none")
             chosen.append(column)
-        if rows <= MOST_ROWS:
+        if rows <= MOST_ROWS and not self._has_arrays:
             return self._few_rows.write(chosen, rows)
         batch = pa.RecordBatch.from_arrays([*self._framing.columns(self._header, rows), *chosen], schema=self._arrow)
         datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()

@@ -10,6 +10,8 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 
+from app.avro.schemas import without_logical_types
+
 MOST_ROWS = 16  # `make bench-stages` shows where the two meet
 
 
@@ -38,16 +40,6 @@ class FewRowsWriter:
             fastavro.schemaless_writer(out, self._schema, {n: c[row] for n, c in zip(self._names, plain, strict=True)})
             datums.append(out.getvalue())
         return datums
-
-
-def without_logical_types(node: Any) -> Any:  # noqa: ANN401 - a part of a schema
-    """The same, but fastavro takes and gives plain numbers for it. Defaults are dropped: nothing is resolved."""
-    if isinstance(node, list):
-        return [without_logical_types(branch) for branch in node]
-    if isinstance(node, dict):
-        kept = {key: value for key, value in node.items() if key not in {"logicalType", "default", "aliases"}}
-        return {key: value if key == "symbols" else without_logical_types(value) for key, value in kept.items()}
-    return node
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -282,3 +282,13 @@ class SchemaDirectory:
         if not self._folder.is_dir():
             raise SchemaMissing(f"schema directory {self._folder} does not exist")
         yield from sorted(self._folder.rglob("*.avsc"), key=lambda path: (len(path.parts), str(path)))
+
+
+def without_logical_types(node: Any) -> Any:  # noqa: ANN401 - a part of a schema
+    """The same, but fastavro takes and gives plain numbers for it. Defaults are dropped: nothing is resolved."""
+    if isinstance(node, list):
+        return [without_logical_types(branch) for branch in node]
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if key not in {"logicalType", "default", "aliases"}}
+        return {key: value if key == "symbols" else without_logical_types(value) for key, value in kept.items()}
+    return node

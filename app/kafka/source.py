@@ -48,7 +48,7 @@ class KafkaSource:
         with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
         self._owned: set[TopicPartition] = set()
-        self._gave_up_some = False  # during the current poll
+        self._given_up: set[TopicPartition] = set()  # during the current poll
         self._paused = False
         self._held: set[TopicPartition] = set()
         self._closed = False
@@ -85,7 +85,7 @@ class KafkaSource:
 
         Raises ConsumerDead if the consumer would never deliver again, BrokerRefused if the group refuses us.
         """
-        self._gave_up_some = False
+        self._given_up.clear()
         messages = self._consumer.consume(max_records, 0)
         if not messages and timeout_s > 0:
             messages = self._consumer.consume(1, timeout_s)
@@ -95,14 +95,16 @@ class KafkaSource:
 
     def gather(self, max_records: int, timeout_s: float) -> list[Record]:
         """The same, but waits for all of `max_records`: one call instead of one per record that comes meanwhile."""
-        self._gave_up_some = False
+        self._given_up.clear()
         return self._usable(self._consumer.consume(max_records, timeout_s))
 
     def _usable(self, messages: list[Message]) -> list[Record]:
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message)]
-        if self._gave_up_some:  # in the middle of consume(), which also gives back what it had taken before
-            messages = [m for m in messages if (m.topic(), m.partition()) in self._owned]
+        if self._given_up:  # in the middle of consume(), which also gives back what it had taken before
+            messages = [m for m in messages if (m.topic(), m.partition()) not in self._given_up]
+            if not self._paused:
+                self._consumer.resume([ClientPartition(*source) for source in self._given_up & self._owned])
         if not self._joined and self._stranger is not None:
             self._joined = self._consumer.consumer_group_metadata() != self._stranger
         return messages  # type: ignore[return-value] # the client's messages are Records
@@ -213,10 +215,11 @@ class KafkaSource:
         for source in sources:
             self._failed_commits.pop(source, None)  # from when it was ours before
         consumer.incremental_assign(self._from_the_start_on(partitions))
-        if self._paused:
-            consumer.pause(partitions)
-        else:
-            consumer.resume(partitions)  # paused when they were taken from us, they would stay so, silently
+        # Not resumed, those paused when they were taken from us would stay so, silently. Not paused, those given up in
+        # this very call would bring records that nobody could tell from the ones taken before.
+        for source in sources:
+            settle = consumer.pause if self._paused or source in self._given_up else consumer.resume
+            settle([ClientPartition(*source)])
         self._log.info("partitions_assigned", partitions=_readable(sources))
         self._heard().on_assigned(sources)
 
@@ -226,7 +229,7 @@ class KafkaSource:
         self._heard().on_revoked(sources)
         self._owned -= sources
         self._held -= sources
-        self._gave_up_some = True
+        self._given_up |= sources
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
@@ -234,7 +237,7 @@ class KafkaSource:
         self._log.warning("partitions_lost", partitions=_readable(sources))
         self._owned -= sources
         self._held -= sources
-        self._gave_up_some = True
+        self._given_up |= sources
         self._heard().on_lost(sources)
         consumer.incremental_unassign(partitions)
 

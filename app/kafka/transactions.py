@@ -1,6 +1,6 @@
 """Exactly-once: predictions, dead letters and offsets become visible together, or not at all.
 
-One transaction spans the batches of a commit interval. It begins when a batch's outputs exist, never across
+One transaction spans the batches of a commit interval. It begins when a batch's outputs exist, not before
 inference, and commits at once when nothing else waits. Group metadata is asked for every
 time, so that a worker whose partitions were taken away is fenced (KIP-447). Errors are told apart by their
 flags, not their codes: requires-abort → abort, deliver again; retriable → the same call again; fatal or

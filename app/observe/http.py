@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.errors import BadSettings
 
@@ -73,7 +73,10 @@ class ProbeServer:
 
 
 class _Impatient(H11Protocol):
-    """Closes a connection whose next request takes too long to come; uvicorn would keep a half-sent one for ever."""
+    """Cuts a connection whose next request, or the reading of its answer, takes too long.
+
+    uvicorn would wait for ever for either.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -93,12 +96,7 @@ class _Impatient(H11Protocol):
     def _expect_a_request(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._close_if_none_came)
-
-    def _close_if_none_came(self) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete:
-            self.transport.close()
+        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self.transport.abort)
 
 
 def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:

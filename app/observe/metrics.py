@@ -136,7 +136,7 @@ TABLE = (
     ),
     MetricSpec(
         "inference_delivery_seconds", "gauge", "seconds", ("pipeline",),
-        "From scored to durable, a fading peak: what the objective sets aside for it.",
+        "From a batch taken to durable, less what its steps took; a fading peak, which the objective sets aside.",
     ),
     MetricSpec(
         "inference_records_past_slo_total", "counter", "records", ("pipeline",),

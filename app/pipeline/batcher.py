@@ -122,10 +122,12 @@ class MicroBatcher:
         return self._records
 
     def room(self) -> int:
-        """How many more records make the next batch full; 0 when it is."""
-        if self._bytes >= self._policy.max_bytes:
+        """How many more records make the next batch full, if they are like those held; 0 when it is."""
+        records, size = len(self._records), self._bytes
+        if size >= self._policy.max_bytes or records >= self._policy.max_records:
             return 0
-        return max(0, self._policy.max_records - len(self._records))
+        by_size = (self._policy.max_bytes - size) * records // size if size else self._policy.max_records
+        return max(1, min(self._policy.max_records - records, by_size))
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records over, in order."""
@@ -162,6 +164,13 @@ class MicroBatcher:
             self._bytes -= sum(map(len, batch.records))
         self._forget_arrivals(count)
         return batch
+
+    def put_back(self, batch: Batch) -> None:
+        """The batch taken last was not worked on: it is due again, before everything that came since."""
+        self._records = [*batch.records, *self._records]
+        self._bytes = sum(map(len, self._records))
+        self._arrivals.appendleft(_Arrival(batch.taken_at - batch.waited_s, batch.taken_at, len(batch)))
+        self._find_deadline()
 
     def drop(self, unwanted: Callable[[Record], bool]) -> int:
         """Forget records whose partition was taken away; returns how many."""

@@ -5,8 +5,8 @@ rows tell which: a model that fails on them as well is at fault, and no record i
 the batch is halved until the rows that it fails on are alone.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,20 +39,41 @@ class Inference:
     """Answers to the rows of a batch.
 
     fields: by prediction-schema field, (m,) or (m, k). rows: (m,) batch rows answered, in order.
-    results: what was predicted → how often, for the metrics. confidence: (m,) or None.
+    winner: (m,) index into `classes` of what was predicted, or None for a regression. confidence: (m,) or None.
     """
 
     fields: dict[str, Array]
     rows: IntArray
     rejected: list[Rejection]
-    results: dict[str, int]
+    classes: Sequence[str | int] = ()
+    winner: Array | None = None
     confidence: Array | None = None
+
+    @property
+    def results(self) -> dict[str, int]:
+        """What was predicted → how often, for the metrics."""
+        if self.winner is None:
+            return {"value": len(self.rows)} if len(self.rows) else {}
+        counts = np.bincount(self.winner, minlength=len(self.classes)).tolist()
+        return {str(label): count for label, count in zip(self.classes, counts, strict=True) if count}
+
+    def without(self, unwanted: npt.NDArray[np.bool_]) -> "Inference":
+        """Less the answers marked in `unwanted`, (m,)."""
+        kept = ~unwanted
+        return replace(
+            self,
+            fields={name: column[kept] for name, column in self.fields.items()},
+            rows=self.rows[kept],
+            winner=None if self.winner is None else self.winner[kept],
+            confidence=None if self.confidence is None else self.confidence[kept],
+        )
 
 
 @dataclass(slots=True)
 class _Derived:
     fields: dict[str, Array] = field(default_factory=dict)
-    results: dict[str, int] = field(default_factory=dict)
+    classes: Sequence[str | int] = ()
+    winner: Array | None = None
     confidence: Array | None = None
 
 
@@ -84,9 +105,7 @@ def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) 
             _derive_class(spec, outputs[spec.name], derived)
         else:
             derived.fields |= dict.fromkeys(spec.fields, outputs[spec.name])
-    if not derived.results and len(rows):
-        derived.results["value"] = len(rows)
-    return Inference(derived.fields, rows, rejected, derived.results, derived.confidence)
+    return Inference(derived.fields, rows, rejected, derived.classes, derived.winner, derived.confidence)
 
 
 def _answers(model: Model, tensors: Tensors, count: int) -> dict[str, Array]:
@@ -184,6 +203,4 @@ def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -
         "probabilities": lambda: output,
     }
     derived.fields |= {name: quantities[quantity]() for name, quantity in spec.fields.items()}
-    counts = np.bincount(winner, minlength=len(spec.classes)).tolist()
-    derived.results = {str(label): count for label, count in zip(spec.classes, counts, strict=True) if count}
-    derived.confidence = confidence
+    derived.classes, derived.winner, derived.confidence = spec.classes, winner, confidence

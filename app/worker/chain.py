@@ -108,23 +108,22 @@ class Chain:
 
     def answer(self, prepared: Prepared) -> Answered:
         """Ask the model. Raises ModelFailed; then the batch left nothing behind."""
-        inference, seconds = self._infer(prepared.tensors, prepared.rows)
-        return Answered(prepared, inference, seconds)
+        if not len(prepared.rows):
+            return Answered(prepared, Inference({}, prepared.rows, []), 0.0)
+        started = time.perf_counter()
+        inference = infer(self._answerer.model, prepared.tensors, prepared.rows, self._policy.outputs)
+        return Answered(prepared, inference, time.perf_counter() - started)
 
     def finish(self, answered: Answered) -> ScoredBatch:
-        """Encode; every record of the batch has its outcome now. Raises ModelFailed, as `answer`."""
+        """Encode; every record of the batch has its outcome now. Never asks the model."""
         started = time.perf_counter()
         prepared = answered.prepared
         batch, columns, origin = prepared.batch, prepared.columns, prepared.origin
-        inference, model_s = answered.inference, answered.seconds
+        inference, rejected = answered.inference, prepared.rejected
         predictions = self._encode(batch, columns, inference, origin)
-        tensors, rows, rejected = prepared.tensors, prepared.rows, prepared.rejected
         while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
             rejected = rejected + self._oversized(predictions.sizes[too_large], inference.rows[too_large])
-            fits = ~np.isin(rows, inference.rows[too_large])
-            tensors, rows = {name: tensor[fits] for name, tensor in tensors.items()}, rows[fits]
-            inference, again_s = self._infer(tensors, rows)
-            model_s += again_s
+            inference = inference.without(too_large)
             predictions = self._encode(batch, columns, inference, origin)
         rejected = rejected + inference.rejected
         model = self._answerer.model
@@ -140,7 +139,7 @@ class Chain:
                 cause=batch.cause,
                 waited_s=batch.waited_s,
                 scored_s=prepared.seconds + answered.seconds + time.perf_counter() - started,
-                model_s=model_s,
+                model_s=answered.seconds,
                 model=model.name,
                 version=model.version,
             ),
@@ -161,14 +160,6 @@ class Chain:
             return self._decoder.nothing(), []
         result = self._decoder.decode(values, rows)
         return result.columns, list(result.rejected)
-
-    def _infer(self, tensors: dict[str, np.ndarray], rows: IntArray) -> tuple[Inference, float]:
-        """The answer, and the seconds it took."""
-        if not len(rows):
-            return Inference({}, rows, [], {}), 0.0
-        started = time.perf_counter()
-        inference = infer(self._answerer.model, tensors, rows, self._policy.outputs)
-        return inference, time.perf_counter() - started
 
     def _encode(self, batch: Batch, columns: Columns, inference: Inference, origin: Origin) -> Predictions:
         rows = inference.rows

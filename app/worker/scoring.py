@@ -30,13 +30,8 @@ class Scoring(Generic[Question, Answer]):
         self._last_s = float("inf")  # nothing is known of the model: do not block the loop
         self._thread: Thread | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a question was submitted whose answer has not been taken, nor discarded."""
-        return self._inside
-
     def submit(self, question: Question) -> None:
-        """Ask this; only when not busy."""
+        """Ask this; only when the last answer was taken or discarded."""
         self._ticket += 1
         self._inside = True
         if self._last_s <= QUICK_S:

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from threading import Thread
 
@@ -18,6 +19,7 @@ from app.worker.process import EXIT_DRAINED, WorkerProcess
 
 REPORT_EVERY_S = 1.0
 UNTIL_READY_S = 0.25  # so that nobody waits a second more for a start
+BEGIN_WITHIN_S = 300.0  # a start asks a broker, a registry and a model store, each within seconds
 SEND_WITHIN_S = 5.0  # a frozen supervisor keeps nobody from ending; the torn line is one it cannot read
 
 
@@ -45,6 +47,7 @@ class SupervisorLine:
         self._process: WorkerProcess | None = None
         self._samples: Callable[[], tuple[Sample, ...]] = tuple
         self._closing = False
+        self._began = time.monotonic()
         self._thread = Thread(target=self._run, name="supervisor-line", daemon=True)
         self._thread.start()
 
@@ -82,11 +85,15 @@ class SupervisorLine:
 
     def _send(self, awaits: str | None) -> None:
         process = self._process
-        stuck = process.alive() if process is not None else None
+        stuck = process.alive() if process is not None else self._starts_for_ever()
         try:
             self._socket.sendall(report_line(ProcessReport(stuck, awaits, self._samples())))
         except OSError:
             return  # there is nobody left; if so, the next turn finds out
+
+    def _starts_for_ever(self) -> str | None:
+        took_too_long = time.monotonic() - self._began > BEGIN_WITHIN_S
+        return f"not started after {BEGIN_WITHIN_S:g} s" if took_too_long else None
 
     def _alone(self) -> None:
         structlog.get_logger().error("supervisor_gone")

@@ -1,8 +1,8 @@
 """The loop of one pipeline: poll, batch, score, deliver, commit; assign, revoke, drain.
 
 One thread runs it and owns the pipeline's Kafka clients. Every turn does what can be done now and waits in at
-most one place: for a first record when nothing else is under way, for the model when it is busy. While the model
-works on one batch the next is prepared, if it is full, and the last one encoded and delivered.
+most one place: for records when nothing else is under way, for the model when it is busy. While the model works on
+one batch the next is prepared, if it is full, and the last one encoded and delivered.
 
 Longer than most files because its methods share one state, what is taken and not yet committed; the parts
 that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
@@ -30,7 +30,7 @@ from app.worker.scoring import Scoring
 
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
-SCORING_WAIT_S = 0.05  # so that commits fall due and callbacks are served while a slow model runs
+SCORING_WAIT_S = 0.005  # so that commits fall due, and a batch that fills is prepared, while a slow model runs
 PAUSE_AFTER_S = 1.0  # being full for less is not worth a pause, which throws away what was fetched ahead
 REVOKE_BOUND_S = 5.0  # what a rebalance waits for our last batch; below any sensible rebalance timeout
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
@@ -410,19 +410,23 @@ class StreamWorker:
         False: something of them could not be finished within the bound.
         """
         deadline = self._clock.monotonic() + REVOKE_BOUND_S
+        self._put_next_back()  # there is time for what the model has, hardly for more
         concerned = self._concerned(sources)
-        while concerned and self._in_work():
-            before = (self._next, self._asked, self._done)
-            self._prepare_next()
-            self._ask_next()
-            self._collect(max(0.0, deadline - self._clock.monotonic()))
-            if before == (self._next, self._asked, self._done):
+        if concerned and self._in_work():
+            self._collect(REVOKE_BOUND_S)
+            if self._in_work():
                 return False
         offsets = self._tracker.committable()
         if not self._sink.settle_now(offsets, self._flood.note(), max(0.1, deadline - self._clock.monotonic())):
             return not concerned
         self._settled(offsets)
         return True
+
+    def _put_next_back(self) -> None:
+        held, self._next = self._next, None
+        if held is not None:
+            self._tracker.returned(held.spans)
+            self._batcher.put_back(held.batch)
 
     def _forget(self, sources: Set[TopicPartition]) -> None:
         self._batcher.drop(lambda record: source_of(record) in sources)

@@ -159,6 +159,8 @@ class Supervisor:
         now = self._clock.monotonic()
         elapsed_s = min(now - self._turned_at, COUNTED_MOST_S)
         self._turned_at = now
+        if self._stop_requested:
+            self._begin_drain()
         for slot in self._slots:
             if slot.child is not None:
                 self._look_at(slot, slot.child, elapsed_s)
@@ -229,13 +231,7 @@ class Supervisor:
         slot.starts += 1
 
     def _drain(self) -> int | None:
-        if self._drain_ends is None:
-            self._drain_ends = []
-            self._kill_at = self._turned_at + self._drain_timeout_s + CLOSE_MARGIN_S + KILL_MARGIN_S
-            self._give_up_at = self._kill_at + GONE_WITHIN_S
-            for slot in self._slots:
-                if slot.child is not None:
-                    slot.child.terminate()
+        ends = self._begin_drain()
         self._count()
         if any(slot.child is not None for slot in self._slots):
             if self._turned_at < self._kill_at:
@@ -245,8 +241,19 @@ class Supervisor:
             self._kill_at = self._give_up_at
             if self._turned_at < self._give_up_at:
                 return None
-            self._drain_ends.append(EXIT_DRAIN_DEADLINE)
-        return self._because or _of_the_drain(self._drain_ends)
+            ends.append(EXIT_DRAIN_DEADLINE)
+        return self._because or _of_the_drain(ends)
+
+    def _begin_drain(self) -> list[int]:
+        """Tell them all, once. Gives back the exit statuses that came since."""
+        if self._drain_ends is None:
+            self._drain_ends = []
+            self._kill_at = self._turned_at + self._drain_timeout_s + CLOSE_MARGIN_S + KILL_MARGIN_S
+            self._give_up_at = self._kill_at + GONE_WITHIN_S
+            for slot in self._slots:
+                if slot.child is not None:
+                    slot.child.terminate()
+        return self._drain_ends
 
     def _count(self) -> None:
         states = dict.fromkeys(("ready", "not_ready", "waiting"), 0)

@@ -329,7 +329,7 @@ def test_while_the_model_works_the_next_full_batch_is_prepared_and_no_other_one(
     assert [offset for _, offset in rig.broker.outcomes] == list(range(13))
 
 
-def test_all_that_was_taken_is_finished_before_its_partition_goes():
+def test_what_the_model_has_is_finished_before_its_partition_goes_and_nothing_more():
     model = Slow()
     rig = Rig(ManualClock(), partitions=1, score=model)
     rig.change("assigned", 0)
@@ -339,7 +339,21 @@ def test_all_that_was_taken_is_finished_before_its_partition_goes():
     model.answers.release(10)
     rig.change("revoked", 0)
     rig.turn()
-    assert rig.broker.committed[rig.broker.sources[0]] == 8
+    assert rig.broker.committed[rig.broker.sources[0]] == 4
+
+
+def test_a_prepared_batch_goes_back_for_a_rebalance_and_comes_again_in_order():
+    model = Slow()
+    rig = Rig(ManualClock(), score=model)
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    rig.turn(2)
+    rig.broker.append(1, 3)
+    model.answers.release(20)
+    rig.change("revoked", 1)
+    rig.settle()
+    assert [offset for _, offset in rig.broker.outcomes] == list(range(10))
+    assert model.prepared == [0, 4, 4, 8]
 
 
 def test_partitions_are_paused_only_after_being_full_for_a_while(rig):
@@ -476,7 +490,7 @@ class AnythingGoes(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.registry = Registry()
-        self.rig = Rig(ManualClock(), partitions=3, score=self.registry)
+        self.rig = Rig(ManualClock(), partitions=3, score=self.registry, by_hand=True)
         self.mine = set()
 
     @rule(partition=st.integers(0, 2), count=st.integers(1, 9))
@@ -486,6 +500,14 @@ class AnythingGoes(RuleBasedStateMachine):
     @rule(times=st.integers(1, 5))
     def the_loop_turns(self, times):
         self.rig.turn(times)
+
+    @rule(times=st.integers(1, 5))
+    def the_model_answers(self, times):
+        self.rig.model.answers += times
+
+    @rule()
+    def the_next_rebalance_comes_when_records_were_taken(self):
+        self.rig.source.midway = True
 
     @rule(partition=st.integers(0, 2))
     def a_partition_comes(self, partition):
@@ -554,6 +576,7 @@ class AnythingGoes(RuleBasedStateMachine):
     def teardown(self):
         rig = self.rig
         rig.sink.room = True
+        rig.model.answers = 10_000
         self.registry.down = False
         for partition in {0, 1, 2} - self.mine:
             rig.change("assigned", partition)
