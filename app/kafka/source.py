@@ -103,8 +103,7 @@ class KafkaSource:
             messages = [message for message in messages if message.error() is None or self._report(message)]
         if self._given_up:  # in the middle of consume(), which also gives back what it had taken before
             messages = [m for m in messages if (m.topic(), m.partition()) not in self._given_up]
-            if not self._paused:
-                self._consumer.resume([ClientPartition(*source) for source in self._given_up & self._owned])
+            self._begin_again(self._given_up & self._owned)
         if not self._joined and self._stranger is not None:
             self._joined = self._consumer.consumer_group_metadata() != self._stranger
         return messages  # type: ignore[return-value] # the client's messages are Records
@@ -202,6 +201,19 @@ class KafkaSource:
             with self._watchdog.expecting("close", CALL_DEADLINE_S):
                 self._consumer.close()
 
+    def _begin_again(self, sources: Set[TopicPartition]) -> None:
+        """Partitions given up and ours again within one call.
+
+        Records taken before and after cannot be told apart, and the client counts both as delivered: taken as they
+        are, those before would be committed over what lies between the group's offset and them.
+        """
+        if sources:
+            partitions = [ClientPartition(*source) for source in sources]
+            self._consumer.incremental_unassign(partitions)
+            self._consumer.incremental_assign(self._from_the_start_on(partitions))
+            if self._paused:
+                self._consumer.pause(partitions)
+
     def _seek(self, source: TopicPartition, offset: int) -> None:
         try:
             self._consumer.seek(ClientPartition(source.topic, source.partition, offset))
@@ -215,11 +227,10 @@ class KafkaSource:
         for source in sources:
             self._failed_commits.pop(source, None)  # from when it was ours before
         consumer.incremental_assign(self._from_the_start_on(partitions))
-        # Not resumed, those paused when they were taken from us would stay so, silently. Not paused, those given up in
-        # this very call would bring records that nobody could tell from the ones taken before.
-        for source in sources:
-            settle = consumer.pause if self._paused or source in self._given_up else consumer.resume
-            settle([ClientPartition(*source)])
+        if self._paused:
+            consumer.pause(partitions)
+        else:
+            consumer.resume(partitions)  # paused when they were taken from us, they would stay so, silently
         self._log.info("partitions_assigned", partitions=_readable(sources))
         self._heard().on_assigned(sources)
 
