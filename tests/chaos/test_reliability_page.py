@@ -19,7 +19,7 @@ def fault(number, name, protocol, recovery_s, mode="exactly_once"):
 def flow(mode, protocol, **more):
     return {
         "mode": mode, "protocol": protocol, "inputs": 1000, "predictions": 998, "dead_letters": 2, "repeated": 0,
-        "violations": {}, "worker_ends": {}, **more,
+        "worker_ends": {}, **more,
     }  # fmt: skip
 
 
