@@ -117,7 +117,7 @@ def test_a_metric_of_a_newer_program_is_left_out():
     assert merged.exposition() == before
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", sorted(OWN))
 def test_one_process_alone_exports_nothing_of_supervision(name):
     assert not [line for line in process().exposition().decode().splitlines() if line.startswith(name)]
 
