@@ -49,6 +49,7 @@ class KafkaSource:
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
         self._owned: set[TopicPartition] = set()
         self._given_up: set[TopicPartition] = set()  # during the current poll
+        self._to_begin_again: set[TopicPartition] = set()
         self._paused = False
         self._held: set[TopicPartition] = set()
         self._closed = False
@@ -101,9 +102,11 @@ class KafkaSource:
     def _usable(self, messages: list[Message]) -> list[Record]:
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message)]
-        if self._given_up:  # in the middle of consume(), which also gives back what it had taken before
-            messages = [m for m in messages if (m.topic(), m.partition()) not in self._given_up]
-            self._begin_again(self._given_up & self._owned)
+        if self._given_up or self._to_begin_again:
+            # in the middle of consume(), which also gives back what it had taken before
+            unwanted = self._given_up | self._to_begin_again
+            messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]
+            self._begin_again(unwanted & self._owned)
         if not self._joined and self._stranger is not None:
             self._joined = self._consumer.consumer_group_metadata() != self._stranger
         return messages  # type: ignore[return-value] # the client's messages are Records
@@ -201,18 +204,27 @@ class KafkaSource:
             with self._watchdog.expecting("close", CALL_DEADLINE_S):
                 self._consumer.close()
 
-    def _begin_again(self, sources: Set[TopicPartition]) -> None:
+    def _begin_again(self, sources: set[TopicPartition]) -> None:
         """Partitions given up and ours again within one call.
 
         Records taken before and after cannot be told apart, and the client counts both as delivered: taken as they
         are, those before would be committed over what lies between the group's offset and them.
         """
-        if sources:
-            partitions = [ClientPartition(*source) for source in sources]
+        self._to_begin_again = sources
+        if not sources:
+            return
+        partitions = [ClientPartition(*source) for source in sources]
+        try:
             self._consumer.incremental_unassign(partitions)
             self._consumer.incremental_assign(self._from_the_start_on(partitions))
-            if self._paused:
-                self._consumer.pause(partitions)
+        except (
+            KafkaException
+        ) as exc:  # such as another rebalance already under way; until then nothing of them is given
+            self._log.warning("partitions_not_begun_again", partitions=_readable(sources), reason=str(exc))
+            return
+        self._to_begin_again = set()
+        if self._paused:
+            self._consumer.pause(partitions)
 
     def _seek(self, source: TopicPartition, offset: int) -> None:
         try:

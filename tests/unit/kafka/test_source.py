@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.clock import SystemClock
@@ -18,6 +18,7 @@ class ScriptedConsumer:
 
     def __init__(self, _properties):
         self.script, self.calls, self.group = [], [], {}
+        self.refusals = 0
 
     def subscribe(self, _topics, on_assign, on_revoke, on_lost):
         self.on_assign, self.on_revoke, self.on_lost = on_assign, on_revoke, on_lost
@@ -42,6 +43,9 @@ class ScriptedConsumer:
         self.calls.append(("assign", [p.partition for p in partitions]))
 
     def incremental_unassign(self, partitions):
+        if self.refusals:
+            self.refusals -= 1
+            raise KafkaException(KafkaError(KafkaError._STATE))
         self.calls.append(("unassign", [p.partition for p in partitions]))
 
     def pause(self, partitions):
@@ -109,3 +113,19 @@ def test_a_partition_that_went_and_came_in_one_call_begins_again_at_the_groups_o
     assert begun == [("unassign", [0]), ("assign", [0])]
     source.consumer.script = [record(0, 8), record(0, 9)]
     assert places(getattr(source, call)(100, 0)) == [(0, 8), (0, 9)]
+
+
+def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source):
+    def goes_and_comes():
+        lost(source, 0)
+        source.consumer.refusals = 2
+        given(source, 0)
+
+    source.consumer.script = [record(0, 10), goes_and_comes]
+    assert places(source.gather(100, 0)) == []
+    source.consumer.script = [record(0, 11), record(1, 5)]
+    assert places(source.gather(100, 0)) == [(1, 5)]
+    source.consumer.script = [record(0, 12)]
+    assert places(source.gather(100, 0)) == []  # begun again after this call: it was fetched before
+    source.consumer.script = [record(0, 8)]
+    assert places(source.gather(100, 0)) == [(0, 8)]
