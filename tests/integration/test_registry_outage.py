@@ -35,8 +35,10 @@ def test_known_schemas_go_on_and_only_the_partition_of_an_unknown_one_waits(lane
             lambda: worker.metrics().total("inference_waiting_partitions") == 1, "the metric to say that one waits"
         )
         assert worker.metrics().records() == worker.metrics().records("predicted") == 3_500
-        lag = worker.metrics().of("inference_lag_records", "partition")
-        assert lag == {("0",): 501, ("1",): 0}
+        worker.wait_until(
+            lambda: worker.metrics().of("inference_lag_records", "partition") == {("0",): 501, ("1",): 0},
+            "the lag of the one that waits, and of no other",
+        )
         assert worker.get("/livez") == (200, "ok")
         assert worker.get("/readyz") == (200, "ok")
 
