@@ -32,6 +32,9 @@ _PASSING = {  # undelivered because of time or because we took them back: the tr
     KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
     KafkaError._FATAL,  # noqa: SLF001 - reported by the call that follows
     KafkaError.INVALID_PRODUCER_EPOCH,
+    # a broker that died knows less of us than we thought: the producer is spent, the next one begins anew
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.UNKNOWN_PRODUCER_ID,
 }
 _PRODUCER_SPENT = {  # it takes nothing more: not a judgement on the record at hand
     KafkaError._STATE,  # noqa: SLF001 - the open transaction has failed already
