@@ -32,7 +32,7 @@ from tests.chaos.restart_times import restart_times
 ROOT = Path(__file__).parents[2]
 RESULT, PAGE = ROOT / "var" / "chaos.json", ROOT / "docs" / "RELIABILITY.md"
 MODES, PROTOCOLS = ("exactly_once", "at_least_once"), ("classic", "consumer")
-RATE = 300.0  # events/s into each flow; two flows make a million records in 28 minutes
+RATE = 400.0  # events/s into each flow; two flows make a million records in 21 minutes
 JUDGE_EVERY = 25  # faults: a judgement goes over everything again, half a minute of a core at the end
 SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S = 4.0, 10.0
 TIMEOUTS = {
