@@ -45,7 +45,7 @@ def delete_all_but(kafka, topic, left):
     def deleted():
         """A broker that has just come back may keep the others waiting for its copy."""
         with contextlib.suppress(KafkaException):
-            for each in admin.delete_records(asked, request_timeout=20).values():
+            for each in admin.delete_records(asked, request_timeout=20, operation_timeout=15).values():
                 each.result(WAIT_S)
             return True
 
