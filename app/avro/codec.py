@@ -240,8 +240,8 @@ class DatumWriter:
         self._write_schema = json.dumps({"type": "record", "name": "Framed", "fields": [*framing.fields, *fields]})
         self._arrow = pyruhvro.avro_to_arrow_schema(self._write_schema)
         self.fields = pa.schema([self._arrow.field(i) for i in range(2, len(self._arrow))])
-        self._few_rows = FewRowsWriter(header, fields, self.fields)
-        self._has_arrays = any(pa.types.is_list(item.type) for item in self.fields)  # a row of those may be long
+        with_arrays = any(pa.types.is_list(item.type) for item in self.fields)  # a row of those may be long
+        self._few_rows = None if with_arrays else FewRowsWriter(header, fields, self.fields)
         self.symbols = {
             item["name"]: symbols
             for item in schema.fields
@@ -274,7 +274,7 @@ class DatumWriter:
             if nulls:
                 raise ValueError(f"{name}: {nulls} nulls in a field that takes none")
             chosen.append(column)
-        if rows <= MOST_ROWS and not self._has_arrays:
+        if rows <= MOST_ROWS and self._few_rows is not None:
             return self._few_rows.write(chosen, rows)
         batch = pa.RecordBatch.from_arrays([*self._framing.columns(self._header, rows), *chosen], schema=self._arrow)
         datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()

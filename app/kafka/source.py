@@ -217,9 +217,8 @@ class KafkaSource:
         try:
             self._consumer.incremental_unassign(partitions)
             self._consumer.incremental_assign(self._from_the_start_on(partitions))
-        except (
-            KafkaException
-        ) as exc:  # such as another rebalance already under way; until then nothing of them is given
+        except KafkaException as exc:
+            # such as another rebalance already under way; until then nothing of them is given
             self._log.warning("partitions_not_begun_again", partitions=_readable(sources), reason=str(exc))
             return
         self._to_begin_again = set()
