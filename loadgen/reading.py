@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, cast
 
 import numpy as np
@@ -48,7 +49,7 @@ class TopicReader:
         self.topic = topic
         self._with_headers = with_headers
         self._errors = ClientErrors()
-        self._partitions = frozenset(start)
+        self._positions = dict(start)
         self._ended: set[int] = set()
         defaults = {
             "group.id": "loadgen",  # the client insists on one; it is never used
@@ -69,10 +70,14 @@ class TopicReader:
     @property
     def at_end(self) -> bool:
         """Every partition has been read up to its last committed record, as of the last read."""
-        return self._ended == self._partitions
+        return self._ended == self._positions.keys()
+
+    def has_read(self, ends: Mapping[int, int]) -> bool:
+        """Every record before these offsets, one per partition, has been returned."""
+        return all(self._positions[partition] >= end for partition, end in ends.items())
 
     def read(self, wait_s: float) -> Records:
-        """Return what is there, MAX_RECORDS at most.
+        """Return what is there, MAX_RECORDS at most, each record once.
 
         Waits up to wait_s for the first record, never for a full batch. Raises BrokerFailed for an error that
         will not pass by itself.
@@ -83,18 +88,34 @@ class TopicReader:
         received_ms = time.time_ns() / 1e6
         good = [message for message in messages if message.error() is None]
         partition = np.array([message.partition() for message in good], dtype=np.int32)
+        offset = np.array([message.offset() for message in good], dtype=np.int64)
         self._ended.difference_update(np.unique(partition).tolist())
         if len(good) != len(messages):
             self._note_errors(messages)
+        new = self._not_read_before(partition, offset)
+        good, partition, offset = list(compress(good, new)), partition[new], offset[new]
         return Records(
             partition=partition,
-            offset=np.array([message.offset() for message in good], dtype=np.int64),
+            offset=offset,
             timestamp_ms=np.array([message.timestamp()[1] for message in good], dtype=np.int64),
             received_ms=received_ms,
             keys=[message.key() for message in good],
             values=[message.value() for message in good],
             headers=[cast("Headers", message.headers()) for message in good] if self._with_headers else [],
         )
+
+    def _not_read_before(self, partition: NDArray[np.int32], offset: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark what lies at or after each partition's position, and move the positions behind it.
+
+        The client may go back by itself when a partition's leader changes; who counts records would count some twice.
+        """
+        new = np.ones(len(offset), dtype=np.bool_)
+        for number in np.unique(partition).tolist():
+            rows = partition == number
+            behind = np.maximum.accumulate(np.append(self._positions[number], offset[rows] + 1))
+            new[rows] = offset[rows] >= behind[:-1]
+            self._positions[number] = int(behind[-1])
+        return new
 
     def _note_errors(self, messages: list[Any]) -> None:
         last_record = {m.partition(): at for at, m in enumerate(messages) if m.error() is None}
