@@ -1,6 +1,6 @@
 """Frozen facts about what happened, handed to observers. Metrics watch; they never steer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.records import IntArray, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class BatchScored:
-    """A batch went through the model; nothing of it is committed yet."""
+    """A batch went through the model; nothing of it is committed yet. runs: records of each run of the model."""
 
     rows: int
     cause: str
@@ -22,6 +22,7 @@ class BatchScored:
     model_s: float
     model: str
     version: str
+    runs: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

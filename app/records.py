@@ -73,15 +73,23 @@ class Batch:
 
     cause: why the batch was due: "records", "bytes", "age" or "drain".
     waited_s: how long its oldest record was in the batcher. taken_at: when it left it, on the monotonic clock.
+    model_rows: how many of them the model is given at a time.
     """
 
     records: Sequence[Record]
     cause: str
     waited_s: float
     taken_at: float
+    model_rows: int
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def runs(self) -> list[int]:
+        """Records of each run of the model, one if there is no record."""
+        whole, rest = divmod(len(self.records), self.model_rows)
+        return [self.model_rows] * whole + ([rest] if rest or not whole else [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ def _live_checks(settings: Settings, uses: Sequence[PipelineUse]) -> Sequence[Ch
 def _check_pipeline(
     settings: Settings, pipeline: Pipeline, directory: SchemaDirectory | None, answers: _Answers
 ) -> None:
-    found = answers.to(f"{pipeline.name}: model {pipeline.model}", lambda: _stable_model(settings, pipeline.model))
+    found = answers.to(f"{pipeline.name}: model {pipeline.model}", lambda: _stable_model(settings, pipeline))
     what = f"{pipeline.name}: schemas and features"
     if found is None or directory is None:
         answers.results.append(CheckResult(what, "not asked", "it needs the model and the schema directory"))
@@ -282,7 +282,7 @@ class _PipelineParts:
         self._identity = settings.identity_of(pipeline, slot)
         self._observer = PipelineObserver(metrics, pipeline.name, pipeline.batch.slo_s)
         self.use = _use(settings, pipeline, slot)
-        model, revision = _stable_model(settings, pipeline.model)
+        model, revision = _stable_model(settings, pipeline)
         metrics.model_loaded(model.name, model.version, model.load_s)
         directory = SchemaDirectory(settings.schemas.directory)
         reader = directory.named(pipeline.event_schema or model.event_schema)
@@ -391,12 +391,13 @@ def _commit_interval_s(settings: Settings, pipeline: Pipeline) -> float:
     return min(delivery.commit_interval_s, max(slo_s / 4, SHORTEST_COMMIT_INTERVAL_S))
 
 
-def _stable_model(settings: Settings, name: str) -> tuple[OnnxModel, int]:
+def _stable_model(settings: Settings, pipeline: Pipeline) -> tuple[OnnxModel, int]:
     """The version the rollout calls stable, verified and warm, and the rollout's revision."""
     store = open_store(settings.models.store, Path.cwd())
-    rollout = store.rollout(name)
-    runtime = RuntimePolicy(intra_op_threads=max(1, cpu_quota() // settings.worker.processes))
-    return load_model(store.fetch(name, rollout.stable), runtime), rollout.revision
+    rollout = store.rollout(pipeline.model)
+    threads = max(1, cpu_quota() // settings.worker.processes)
+    runtime = RuntimePolicy(intra_op_threads=threads, max_rows=pipeline.batch.max_records)
+    return load_model(store.fetch(pipeline.model, rollout.stable), runtime), rollout.revision
 
 
 def _wire_format(

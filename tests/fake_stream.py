@@ -262,7 +262,7 @@ def copy_offsets(batch, origin):
     return ScoredBatch(
         predictions=predictions_of(values, [None] * rows, partitions),
         dead_letters=[],
-        scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, 0.001, "fake", "1"),
+        scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, 0.001, "fake", "1", batch.runs),
         outcomes=Outcomes("fake", "1", rows, 0, {"0": rows}, {}, origin.timestamps_ms, np.ones(rows)),
     )
 
@@ -273,9 +273,15 @@ class ModelByHand:
     def __init__(self, ask, clock):
         self._ask, self._clock, self._question = ask, clock, None
         self.answers = 0
+        self.most_together = 1
 
-    def submit(self, question):
+    def together(self):
+        return self.most_together
+
+    def submit(self, question, runs):
         assert self._question is None
+        batch, _ = question
+        assert runs == len(batch.runs) and sum(batch.runs) == len(batch)
         self._question = question
 
     def take(self, timeout_s):
@@ -337,7 +343,7 @@ class Rig:
         self.observer = RecordingObserver()
         self.pace = pace or FixedWait(max_wait_s, clock)
         chain = FakeChain(score)
-        self.model = ModelByHand(chain.answer, clock) if by_hand else Scoring(chain.answer, "test")
+        self.model = ModelByHand(chain.answer, clock) if by_hand else Scoring(chain.answer, "test", most_together=1)
         self.worker = StreamWorker(
             source=self.source,
             sink=self.sink,

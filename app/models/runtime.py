@@ -48,12 +48,13 @@ NO_FOLDER = "/dev/null/none"
 class RuntimePolicy:
     """How sessions run. Threads come from `cpu_quota()`, never from the host's core count.
 
-    warm_up_rows: batch sizes scored once before the model counts as loaded.
+    warm_up_rows: batch sizes scored once before the model counts as loaded. max_rows: given to the model at a time.
     """
 
     intra_op_threads: int = 1
     inter_op_threads: int = 1
     warm_up_rows: tuple[int, ...] = (1, 32, 512)
+    max_rows: int = 512
 
 
 class OnnxModel:
@@ -62,8 +63,11 @@ class OnnxModel:
     load_s: seconds from the stored bytes to a verified and warm model.
     """
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, files: Iterable[bytes]) -> None:
+    def __init__(
+        self, manifest: Manifest, session: ort.InferenceSession, files: Iterable[bytes], max_rows: int
+    ) -> None:
         self._manifest = manifest
+        self._max_rows = max_rows
         self._session = session
         self._files = tuple(files)  # external tensors may be used in place: keep them as long as the session
         self._output_names = [output.name for output in manifest.outputs]
@@ -77,12 +81,21 @@ class OnnxModel:
         self.load_s = 0.0
 
     def run(self, tensors: Tensors) -> dict[str, Array]:
-        """Score one batch, see `ports.Model`. Raises ModelFailed; then no row was scored."""
+        """Score one batch, see `ports.Model`, `max_rows` at a time. Raises ModelFailed; then no row was scored."""
+        n, most = len(next(iter(tensors.values()))), self._max_rows
+        if n <= most:
+            return self._run(tensors, n)
+        parts = [
+            self._run({name: tensor[start : start + most] for name, tensor in tensors.items()}, min(most, n - start))
+            for start in range(0, n, most)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
+
+    def _run(self, tensors: Tensors, n: int) -> dict[str, Array]:
         try:
             arrays = self._session.run(self._output_names, tensors)
         except ORT_ERRORS as exc:
             raise ModelFailed(f"model {self.name!r} version {self.version}: {exc}") from exc
-        n = len(next(iter(tensors.values())))
         for name, array in zip(self._output_names, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.ndim == 0 or len(array) != n:
                 shape = getattr(array, "shape", type(array).__name__)
@@ -116,7 +129,7 @@ def load_model(stored: StoredModel, policy: RuntimePolicy) -> OnnxModel:
         raise ModelInvalid(f"{what}: ONNX Runtime refuses it: {exc}") from exc
     _check_inputs(session, manifest, what)
     _check_outputs(session, manifest, what)
-    model = OnnxModel(manifest, session, stored.files.values())
+    model = OnnxModel(manifest, session, stored.files.values(), policy.max_rows)
     try:
         _warm_up(model, manifest, policy, what)
     except ModelFailed as exc:

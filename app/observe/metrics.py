@@ -218,10 +218,10 @@ class PipelineObserver:
 
     def batch_scored(self, fact: BatchScored) -> None:
         """A batch went through the model."""
-        self._histograms["inference_batch_records"].observe_one((self._pipeline,), fact.rows)
+        self._histograms["inference_batch_records"].observe((self._pipeline,), np.array(fact.runs))
         self._histograms["inference_batch_wait_seconds"].observe_one((self._pipeline,), fact.waited_s)
         self._histograms["inference_model_seconds"].observe_one((fact.model, fact.version), fact.model_s)
-        self._counters["inference_batches_total"].labels(self._pipeline, fact.cause).inc()
+        self._counters["inference_batches_total"].labels(self._pipeline, fact.cause).inc(len(fact.runs))
 
     def committed(self, fact: Committed) -> None:
         """Outcomes became durable."""

@@ -142,6 +142,7 @@ class Chain:
                 model_s=answered.seconds,
                 model=model.name,
                 version=model.version,
+                runs=batch.runs,
             ),
             outcomes=Outcomes(
                 model=model.name,

@@ -16,25 +16,32 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 QUICK_S = 0.001  # longer than this and the model is asked on the thread
+MOST_TOGETHER = 4  # beyond 2,048 records they outgrow the caches, and nothing is gained
 
 
 class Scoring(Generic[Question, Answer]):
     """Takes a question, gives back the answer, or what asking raised."""
 
-    def __init__(self, ask: Callable[[Question], Answer], name: str) -> None:
-        self._ask, self._name = ask, name
+    def __init__(self, ask: Callable[[Question], Answer], name: str, most_together: int = MOST_TOGETHER) -> None:
+        self._ask, self._name, self._most_together = ask, name, most_together
         self._questions: SimpleQueue[tuple[int, Question] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
         self._ticket = 0
         self._inside = False
-        self._last_s = float("inf")  # nothing is known of the model: do not block the loop
+        self._run_s = float("inf")  # of one run of the model; nothing is known of it: do not block the loop
+        self._runs = 1
         self._thread: Thread | None = None
 
-    def submit(self, question: Question) -> None:
-        """Ask this; only when the last answer was taken or discarded."""
+    def together(self) -> int:
+        """How many batches may be asked about as one: as many as keep the answer quick."""
+        return int(max(1, min(self._most_together, QUICK_S // max(self._run_s, 1e-9))))
+
+    def submit(self, question: Question, runs: int = 1) -> None:
+        """Ask this, which is so many runs of the model; only when the last answer was taken or discarded."""
         self._ticket += 1
         self._inside = True
-        if self._last_s <= QUICK_S:
+        self._runs = runs
+        if self._run_s * runs <= QUICK_S:
             self._work(self._ticket, question)
             return
         if self._thread is None:
@@ -76,5 +83,5 @@ class Scoring(Generic[Question, Answer]):
             answer: Answer | BaseException = self._ask(question)
         except BaseException as exc:  # noqa: BLE001 - raised again on the stream thread, by take()
             answer = exc
-        self._last_s = time.perf_counter() - started
+        self._run_s = (time.perf_counter() - started) / self._runs
         self._answers.put((ticket, answer))

@@ -204,7 +204,7 @@ class StreamWorker:
         held = self._next
         if self._asked is None and held is not None and held.prepared is not None:
             self._asked, self._next = held, None
-            self._scoring.submit(held.prepared)
+            self._scoring.submit(held.prepared, len(held.batch.runs))
 
     def _hold(self, batch: Batch) -> None:
         if not len(batch):
@@ -219,6 +219,7 @@ class StreamWorker:
             answered = self._scoring.take(wait_s)
             if answered is not None:
                 held, self._asked = self._asked, None
+                self._batcher.allow(self._scoring.together())
                 self._ask_next()
                 held.scored = self._chain.finish(answered)
                 self._done = held

@@ -35,6 +35,23 @@ def test_a_loaded_model_answers_row_by_row(make_graph, stored):
     assert answers["probabilities"].tolist() == [[1, 0], [0.25, 0.75], [0, 1]]
 
 
+def test_a_model_is_given_no_more_rows_at_a_time_than_it_takes(make_graph, stored):
+    model = load_model(stored(make_graph()), RuntimePolicy(warm_up_rows=(1,), max_rows=3))
+    given, session = [], model._session
+
+    class Watched:
+        def run(self, names, tensors):
+            given.append(len(tensors["X"]))
+            return session.run(names, tensors)
+
+    model._session = Watched()
+    rows = np.arange(8, dtype=np.float32).reshape(-1, 1) / 2
+    together = model.run({"X": rows})["probabilities"]
+
+    assert given == [3, 3, 2]
+    assert together.tolist() == [model.run({"X": row[None]})["probabilities"][0].tolist() for row in rows]
+
+
 def test_a_loaded_model_says_who_it_is(make_graph, stored):
     package = stored(make_graph())
     model = load_model(package, POLICY)

@@ -19,7 +19,7 @@ def process(*, records=10, busy=0.5, rate=100.0, buffered=7, lag=None, load_s=0.
     metrics = Metrics()
     observer = PipelineObserver(metrics, "p")
     metrics.model_loaded("churn", version, load_s)
-    observer.batch_scored(BatchScored(records, "age", 0.019, 0.004, 0.002, "churn", version))
+    observer.batch_scored(BatchScored(records, "age", 0.019, 0.004, 0.002, "churn", version, [records]))
     outcomes = Outcomes("churn", version, records, 0, {"1": records}, {}, np.zeros(records), np.full(records, 0.9))
     observer.committed(Committed((outcomes,), 250))
     observer.transaction("committed")

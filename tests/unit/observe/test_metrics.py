@@ -97,7 +97,7 @@ def test_the_generated_page_has_a_line_for_every_metric():
 
 
 def test_a_scored_batch_counts_no_record(metrics, observer):
-    observer.batch_scored(BatchScored(256, "age", 0.019, 0.004, 0.002, "churn", "1"))
+    observer.batch_scored(BatchScored(256, "age", 0.019, 0.004, 0.002, "churn", "1", [256]))
     found = shown(metrics)
     assert found["inference_batches_total{cause=age,pipeline=p}"] == 1
     assert found["inference_batch_records_sum{pipeline=p}"] == 256

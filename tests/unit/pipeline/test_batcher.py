@@ -47,6 +47,19 @@ def test_a_batch_is_due_at_the_last_record_that_fits(batcher):
     assert (batcher.take().cause, len(batcher)) == ("records", 0)
 
 
+def test_what_is_there_leaves_together_if_that_is_allowed_and_nothing_waits_for_it(batcher):
+    batcher.allow(3)
+    batcher.add(sized(1, 1, 1))
+    assert (batcher.due_in(), batcher.room()) == (0.5, 9)
+    batcher.add(sized(1))
+    assert (batcher.due_in(), batcher.room()) == (0.0, 8)
+    batcher.add(sized(*[1] * 12))
+    batch = batcher.take()
+    assert (batch.cause, batch.runs, len(batcher)) == ("records", [4, 4, 4], 4)
+    batcher.allow(1)
+    assert batcher.take().runs == [4]
+
+
 def test_a_batch_is_due_at_the_byte_that_fills_it(batcher):
     batcher.add(sized(60, 39))
     assert (batcher.due_in(), batcher.size_bytes) == (0.5, 99)
@@ -181,6 +194,12 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher = MicroBatcher(POLICY, self.clock, FixedWait(MAX_WAIT_S, self.clock))
         self.held: list[tuple[FakeRecord, float]] = []
         self.draining = False
+        self.most_records = POLICY.max_records
+
+    @rule(together=st.integers(1, 3))
+    def allow(self, together):
+        self.batcher.allow(together)
+        self.most_records = together * POLICY.max_records
 
     @rule(sizes=st.lists(st.integers(0, 60), max_size=6), partition=st.integers(0, 2))
     def add(self, sizes, partition):
@@ -210,15 +229,19 @@ class BatcherMachine(RuleBasedStateMachine):
         expected = self.held[: len(batch)]
         assert list(batch.records) == [record for record, _ in expected]
         assert batch.waited_s == self.clock.monotonic() - expected[0][1]
-        assert len(batch) <= POLICY.max_records
+        assert len(batch) <= self.most_records
+        assert sum(batch.runs) == len(batch)
+        assert max(batch.runs) <= POLICY.max_records
         size = sum(map(len, batch.records))
         assert size <= POLICY.max_bytes or len(batch) == 1
         rest = self.held[len(batch) :]
-        full = len(batch) == POLICY.max_records or (rest and size + len(rest[0][0]) > POLICY.max_bytes)
-        assert full or not rest
-        if len(batch) == POLICY.max_records:
+        by_bytes = rest and size + len(rest[0][0]) > POLICY.max_bytes
+        assert len(batch) == self.most_records or by_bytes or not rest
+        if by_bytes and len(batch) < self.most_records:
+            assert batch.cause == "bytes"
+        elif len(batch) >= POLICY.max_records:
             assert batch.cause == "records"
-        elif rest or size >= POLICY.max_bytes:
+        elif size >= POLICY.max_bytes:
             assert batch.cause == "bytes"
         else:
             assert batch.cause == ("drain" if self.draining else "age")
@@ -228,11 +251,11 @@ class BatcherMachine(RuleBasedStateMachine):
     def agrees(self):
         assert list(self.batcher.records) == [record for record, _ in self.held]
         assert self.batcher.size_bytes == sum(len(record) for record, _ in self.held)
-        full = len(self.held) >= POLICY.max_records or self.batcher.size_bytes >= POLICY.max_bytes
+        full = len(self.held) >= self.most_records or self.batcher.size_bytes >= POLICY.max_bytes
         assert (self.batcher.room() == 0) == full
         if not self.held:
             assert self.batcher.due_in() == math.inf
-        elif full or self.draining:
+        elif full or self.draining or len(self.held) >= POLICY.max_records:
             assert self.batcher.due_in() == 0.0
         else:
             assert self.batcher.due_in() == max(0.0, self.held[0][1] + MAX_WAIT_S - self.clock.monotonic())

@@ -64,7 +64,7 @@ class Rig:
         )
 
     def score(self, records):
-        batch = Batch(records, "age", 0.25, self.clock.monotonic())
+        batch = Batch(records, "age", 0.25, self.clock.monotonic(), 512)
         prepared = self.chain.prepare(batch, origin_of(records, self.clock.now_ms()))
         return self.chain.finish(self.chain.answer(prepared))
 

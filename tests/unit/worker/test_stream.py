@@ -505,6 +505,10 @@ class AnythingGoes(RuleBasedStateMachine):
     def the_model_answers(self, times):
         self.rig.model.answers += times
 
+    @rule(together=st.integers(1, 4))
+    def the_model_becomes_quicker_or_slower(self, together):
+        self.rig.model.most_together = together
+
     @rule()
     def the_next_rebalance_comes_when_records_were_taken(self):
         self.rig.source.midway = True
