@@ -66,6 +66,9 @@ def new_producer(properties: Properties) -> Producer:
 class Outbox:
     """Fills one producer's queue and remembers refusals. Replaced together with its producer.
 
+    asks_for_refusals: whether a refused prediction is told to us. The client pays 0.15 us for each record that is
+    not refused as well, so a transaction, which cannot be committed with a refusal, does without until one fails.
+
     Every method lets the client's KafkaException through if the producer itself is spent: the client reports a
     fatal error from whatever call comes next.
     """
@@ -75,6 +78,7 @@ class Outbox:
         self._topics, self._clock = topics, clock
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0  # since the queue was last seen empty: an upper bound
+        self.asks_for_refusals = True
         self._refused: KafkaError | None = None
         self._partition_counts: dict[str, int] = {}
 
@@ -104,10 +108,9 @@ class Outbox:
 
     def put(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
         """Queue everything, in order. Raises DeliveryFailed for what the client itself refuses."""
+        callback = {"on_delivery": self._on_delivery} if self.asks_for_refusals else {}
         for partition, messages in self._grouped(predictions):
-            accepted = self.producer.produce_batch(
-                self._topics.predictions, messages, partition=partition, on_delivery=self._on_delivery
-            )
+            accepted = self.producer.produce_batch(self._topics.predictions, messages, partition=partition, **callback)
             if accepted != len(messages):
                 errors = [message["_error"] for message in messages if "_error" in message]
                 if errors[0].code() in _PRODUCER_SPENT:

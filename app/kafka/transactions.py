@@ -102,6 +102,7 @@ class TransactionalSink:
         if self._begun_at is None or self._outbox is None:
             return
         self._begun_at = None
+        self._outbox.asks_for_refusals = True  # if it was one, the next attempt shows which
         try:
             self._call("abort_transaction", self._longest_s)
             self._outbox.drained()  # serves the callbacks of what the abort took back
@@ -174,6 +175,7 @@ class TransactionalSink:
             raise InDoubt(f"not known whether the transaction was committed: {exc.args[0].str()}") from exc
         self._begun_at = None
         self._last_fenced = False
+        outbox.asks_for_refusals = False
         self._observer.transaction("committed")
         try:
             outbox.drained()
