@@ -161,6 +161,9 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
             "transaction.timeout.ms": timeout_ms,
             "message.timeout.ms": timeout_ms,
             "linger.ms": 5,  # committing flushes at once whatever this says
+            # Right after a commit the coordinator may still be writing its markers and refuse the next transaction's
+            # first request; at the default of 100 ms that was the 99th percentile of latency at 1,000 records/s.
+            "retry.backoff.ms": 20,
         }
     sizes: Properties = {
         "message.max.bytes": min(delivery.max_message_bytes, LARGEST_MESSAGE_BYTES),
