@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick check stack stack-down bench bench-stages chaos fuzz docs format clean
+.PHONY: help install demo test test-quick check stack stack-down bench bench-stages soak chaos fuzz docs format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,7 +49,10 @@ stack-down: ## stop what `make stack` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "nothing is installed, so nothing was started"; fi
 
 bench: install ## the worker beside its peers on a real broker, half an hour or more; writes docs/BENCHMARKS.md. BENCH=--quick for minutes
-	$(BIN)/loadgen bench $(BENCH)
+	$(BIN)/loadgen bench --slow-worker "$(BIN)/python -m tests.bench.fixed_cost_worker" $(BENCH)
+
+soak: install ## memory: backlogs of 5 million events, then half an hour with rebalances; into docs/BENCHMARKS.md. SOAK=--quick
+	$(BIN)/python -m tests.bench.soak $(SOAK)
 
 bench-stages: install ## microseconds per event of each step, by batch size; no broker
 	$(BIN)/python tests/bench/stages.py

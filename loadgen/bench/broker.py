@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from loadgen.bench.commands import output_of
@@ -45,34 +45,53 @@ class GroupOffsets:
 
     def committed(self) -> int:
         """Records, over all partitions; a coordinator that is not ready yet has none."""
+        return sum(self.by_partition().values())
+
+    def by_partition(self) -> dict[int, int]:
+        """Records of each partition; 0 where nothing was committed, empty while the coordinator is not ready."""
         try:
             found = self._consumer.committed(self._places, timeout=ADMIN_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].retriable():
-                return 0
+                return {}
             raise BrokerFailed(f"committed offsets: {error.args[0].str()}") from error
-        return sum(max(0, place.offset) for place in found)
+        return {place.partition: max(0, place.offset) for place in found}
 
     def close(self) -> None:
         """End the connection; the group is as it was."""
         self._consumer.close()
 
 
-def create(kafka: KafkaOptions, names: Sequence[str]) -> None:
+def shares(kafka: KafkaOptions, group: str) -> list[int]:
+    """How many partitions each member of a group owns; empty while it is none, or not in agreement."""
+    admin = AdminClient(kafka.properties({}))
+    (asked,) = admin.describe_consumer_groups([group], request_timeout=ADMIN_TIMEOUT_S).values()
+    try:
+        described = asked.result(timeout=ADMIN_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].retriable() or error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
+        raise BrokerFailed(f"group {group}: {error.args[0].str()}") from error
+    if described.state != ConsumerGroupState.STABLE:
+        return []
+    return [len(member.assignment.topic_partitions) for member in described.members]
+
+
+def create(kafka: KafkaOptions, names: Sequence[str], partitions: int = PARTITIONS) -> None:
     """Make topics and wait until their partitions are led: the controller knows a topic before its brokers do."""
     topics = Topics(kafka)
-    topics.create(names, PARTITIONS)
+    topics.create(names, partitions)
     deadline = time.monotonic() + LED_TIMEOUT_S
     for name in names:
-        while not _is_led(topics, name):
+        while not _is_led(topics, name, partitions):
             if time.monotonic() > deadline:
                 raise BrokerFailed(f"{name}: no leaders within {LED_TIMEOUT_S:g} s of its making")
             time.sleep(0.05)
 
 
-def _is_led(topics: Topics, name: str) -> bool:
+def _is_led(topics: Topics, name: str, partitions: int) -> bool:
     try:
-        return len(topics.end_offsets(name)) == PARTITIONS
+        return len(topics.end_offsets(name)) == partitions
     except BrokerFailed:  # also: not known yet
         return False
 

@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loadgen.bench.commands import output_of
 from loadgen.bench.plan import WORKERS, External
 from loadgen.bench.quix_venv import is_installed, quix_python, quix_source
+from loadgen.bench.slow_model import SlowWorker
 from loadgen.bench.worker_settings import MODEL, WORKER_BATCH, Lane, Tuning, worker_settings
 from loadgen.errors import MissingExtra
 
@@ -63,7 +64,7 @@ class Contenders:
     def started(self, name: str, lane: Lane, estimator: str, tuning: Tuning) -> Started:
         """What to start for one run."""
         if name in WORKERS:
-            return self._worker(name, lane, estimator, tuning)
+            return self._worker([self.worker], name, lane, self.store(estimator), tuning)
         told = self._told(lane, estimator, tuning, BATCH.get(name, WORKER_BATCH))
         if self.external and name == self.external.name:
             return Started(self.external.command, told)
@@ -96,8 +97,16 @@ class Contenders:
             "BENCH_COMMIT_S": str(tuning.commit_s),
         }
 
-    def _worker(self, mode: str, lane: Lane, estimator: str, tuning: Tuning) -> Started:
-        settings = worker_settings(mode, lane, self.store(estimator), self.schemas, tuning)
-        config = self.work / "logs" / f"{lane.group}.yaml"
+    def slow_worker(self, slow: SlowWorker, mode: str, lane: Lane, tuning: Tuning, member: int = 0) -> Started:
+        """The worker with a model of fixed cost. member: which one it is of the several of a group."""
+        own = replace(tuning, worker={**tuning.worker, "worker.instance_id": f"{lane.group}-{member}"})
+        started = self._worker(slow.command, mode, lane, self.store("logistic"), own, member)
+        return replace(started, environment=slow.environment())
+
+    def _worker(
+        self, program: Sequence[str], mode: str, lane: Lane, store: Path, tuning: Tuning, member: int = 0
+    ) -> Started:
+        settings = worker_settings(mode, lane, store, self.schemas, tuning)
+        config = self.work / "logs" / f"{lane.group}-{member}.yaml"
         config.write_text(json.dumps(settings, indent=2), encoding="utf-8")  # JSON is YAML
-        return Started([self.worker, "run", "--config", str(config)], {}, ends_well=True)
+        return Started([*program, "run", "--config", str(config)], {}, ends_well=True)

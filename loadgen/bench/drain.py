@@ -6,6 +6,8 @@ first look is taken off the count.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,15 @@ from loadgen.bench.broker import GroupOffsets, records_in
 from loadgen.bench.contenders import Started
 from loadgen.bench.peer_process import ContenderFailed, PeerProcess
 from loadgen.bench.worker_settings import Lane
+from loadgen.errors import BrokerFailed
 from loadgen.kafka_client import KafkaOptions, Topics
 
 START_TIMEOUT_S = 90.0
 STALL_TIMEOUT_S = 60.0  # no commit for so long: it will not come
 FIRST_LOOK_S = 0.005  # until something is out: what is out by then does not count
 LOOK_S = 0.02
+
+Watching = Callable[[PeerProcess], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,10 @@ class Drained:
     peak_mb: float
 
 
-def drain(lane: Lane, started: Started, backlog: int, log: Path) -> Drained:
+def drain(lane: Lane, started: Started, backlog: int, log: Path, watching: Watching = nullcontext) -> Drained:
     """Measure one drain of the lane's input, which holds `backlog` events.
 
+    watching: a block around the contender's work, from its start until it has committed everything.
     Raises ContenderFailed if the contender ends, stalls or leaves events without output.
     """
     kafka = KafkaOptions(lane.bootstrap)
@@ -42,10 +48,11 @@ def drain(lane: Lane, started: Started, backlog: int, log: Path) -> Drained:
     offsets = GroupOffsets(kafka, lane.group, lane.input)
     try:
         with PeerProcess(started.command, started.environment, log) as peer:
-            before = _first_outputs(topics, lane.output, peer)
-            start, cpu = time.perf_counter(), peer.cpu_s()
-            _wait_until_committed(offsets, backlog, peer)
-            seconds, cpu = time.perf_counter() - start, peer.cpu_s() - cpu
+            with watching(peer):
+                before = _first_outputs(topics, lane.output, peer)
+                start, cpu = time.perf_counter(), peer.cpu_s()
+                _wait_until_committed(offsets, backlog, peer)
+                seconds, cpu = time.perf_counter() - start, peer.cpu_s() - cpu
             peak_mb = peer.peak_mb()
             peer.stop(must_end_well=started.ends_well)
     finally:
@@ -67,12 +74,19 @@ def drain(lane: Lane, started: Started, backlog: int, log: Path) -> Drained:
 
 def _first_outputs(topics: Topics, topic: str, peer: PeerProcess) -> int:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while (seen := records_in(topics, topic)) == 0:
+    while (seen := _seen(topics, topic)) == 0:
         peer.check()
         if time.monotonic() > deadline:
             raise ContenderFailed(f"no output within {START_TIMEOUT_S:g} s:\n{peer.tail()}")
         time.sleep(FIRST_LOOK_S)
     return seen
+
+
+def _seen(topics: Topics, topic: str) -> int:
+    try:
+        return records_in(topics, topic)
+    except BrokerFailed:  # a busy broker may not tell a new topic's leaders at once; the deadline bounds this
+        return 0
 
 
 def _wait_until_committed(offsets: GroupOffsets, backlog: int, peer: PeerProcess) -> None:

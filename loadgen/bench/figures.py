@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from loadgen.bench.page import ONNX_ALONE, Run, Section, by_batch, by_contender
+from loadgen.bench.page import ONNX_ALONE, by_batch, by_contender
 from loadgen.bench.plan import WORKERS
+from loadgen.bench.slow_page import by_shape
+from loadgen.bench.words import Run, Section
 from loadgen.plots import new_figure, svg
 
-OURS, THEIRS, LIMIT = "#2a7f62", "#8a97a6", "#d9822b"
+OURS, THEIRS, LIMIT, WRONG = "#2a7f62", "#8a97a6", "#d9822b", "#b5322f"
+LARGE_BYTES = 500  # of a record: has a colour of its own
 LIMITS = ("forward", ONNX_ALONE)
 NAMES = {
     "exactly_once": "worker, exactly once",
@@ -95,9 +98,79 @@ def _batch(section: Section) -> str:
     return svg(figure)
 
 
+def _objective(section: Section) -> str:
+    """p99 and mean batch size by load; a line per policy, dashed for further delivery modes."""
+    figure, (late, size) = new_figure(columns=2)
+    modes = section["settings"]["modes"]
+    lines: dict[tuple[str, str], list[Run]] = {}
+    for run in section["runs"]:
+        lines.setdefault((run["policy"], run["contender"]), []).append(run)
+    policies = list(dict.fromkeys(policy for policy, _ in lines))
+    for (policy, mode), runs in lines.items():
+        place = policies.index(policy)
+        label = policy if len(modes) == 1 else f"{policy}, {mode}"
+        style = "-" if mode == modes[0] else "--"
+        for axes, figure_name in ((late, "p99"), (size, "mean_batch")):
+            axes.plot(
+                [run["load"] for run in runs], [run[figure_name] or 0 for run in runs], style, label=label,
+                color=(OURS, THEIRS, LIMIT, WRONG)[place % 4], marker="osD^"[place % 4], markersize=4,
+            )  # fmt: skip
+    late.axhline(section["settings"]["slo_s"] * 1000, color=WRONG, linewidth=1, linestyle=":")
+    for axes, title in ((late, "p99, ms; dotted: the objective"), (size, "records a batch")):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.set(xlabel="load, per cent of capacity", title=title)
+    size.legend(loc="upper left", frameon=False, fontsize=8)
+    return svg(figure)
+
+
+def _scale(section: Section) -> str:
+    """Events per second by workers, beside what as many times one would be."""
+    figure, (axes,) = new_figure()
+    shapes = {
+        shape: statistics.median(run["events_per_s"] for run in runs) for shape, runs in by_shape(section).items()
+    }
+    numbers = sorted({number for number, _ in shapes})
+    alone = shapes.get((1, "workers"))
+    for how, colour, marker in (("workers", OURS, "o"), ("processes", LIMIT, "s")):
+        own = {number: speed for (number, kind), speed in shapes.items() if kind == how}
+        points = {1: alone} | own if alone is not None else own
+        axes.plot(list(points), list(points.values()), color=colour, marker=marker, label=f"{how} of one group")
+    if alone is not None:
+        axes.plot(numbers, [alone * number for number in numbers], color=THEIRS, linestyle=":", label="times one")
+    axes.set_xticks(numbers)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlabel="workers", ylabel="events per second", title="Throughput by workers, model of fixed cost")
+    axes.legend(loc="upper left", frameon=False)
+    return svg(figure)
+
+
+def _memory(section: Section) -> str:
+    """Resident memory over time: of the drains, and of the long run."""
+    figure, (drains, soak) = new_figure(columns=2)
+    for run in section["runs"]:
+        of_drain = run["run"] == "drain"
+        axes, unit = (drains, 1.0) if of_drain else (soak, 60.0)
+        colour = (OURS if run["record_bytes"] < LARGE_BYTES else LIMIT) if of_drain else OURS
+        label = f"{run['record_bytes']:,} bytes" if of_drain else None
+        axes.plot([at / unit for at, _ in run["rss"]], [mb for _, mb in run["rss"]], color=colour, label=label)
+        if of_drain:
+            axes.axhline(run["most_mb"], color=colour, linewidth=1, linestyle=":")
+            axes.legend(loc="lower right", frameon=False)
+    drains.set(xlabel="seconds", ylabel="resident MB", title="Draining a backlog; dotted: at most")
+    soak.set(xlabel="minutes", title="A long run with rebalances")
+    for axes in (drains, soak):
+        axes.set_ylim(bottom=0)
+    return svg(figure)
+
+
 DRAWN: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "drain": _bars,
     "latency": _latency,
     "batch": _batch,
     "forest": _bars,
+    "objective": _objective,
+    "scale": _scale,
+    "memory": _memory,
 }

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ LOOK_S = 0.05
 KEY_PREFIX = len(b"cust-")
 
 Received = tuple[float, list[bytes | None]]  # wall clock in ms, keys
+Look = Callable[[PeerProcess], None]
+
+
+def _no_look(_peer: PeerProcess) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,27 @@ class Load:
     warmup_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """latency_ms: of each event after the warm-up, in the order of sending; NaN where there was no output."""
+
+    latency_ms: NDArray[np.float64]
+    cpu_share: float
+    sender_behind_max_ms: float
+
+
 def latency_run(lane: Lane, started: Started, load: Load, schemas: Path, log: Path) -> dict[str, Any]:
     """Milliseconds (p50, p99, p99_9, max), events measured and missing, CPU share, the sender's greatest lateness.
+
+    Raises ContenderFailed if the contender ends or never answers.
+    """
+    return latency_figures(timed_run(lane, started, load, schemas, log), load)
+
+
+def timed_run(
+    lane: Lane, started: Started, load: Load, schemas: Path, log: Path, *, warm: Look = _no_look, done: Look = _no_look
+) -> Timed:
+    """Run it. warm: called when the warm-up is over; done: when the last output was read, both once.
 
     Raises ContenderFailed if the contender ends or never answers.
     """
@@ -58,14 +82,20 @@ def latency_run(lane: Lane, started: Started, load: Load, schemas: Path, log: Pa
         with PeerProcess(started.command, started.environment, log) as peer:
             _wait_until_it_answers(lane, reader, schemas, peer)
             cpu, start = peer.cpu_s(), time.perf_counter()
-            sent, received = _send_and_read(lane, load, schemas, reader, peer)
+            sent, received = _send_and_read(lane, load, schemas, reader, peer, warm)
             cpu_share = (peer.cpu_s() - cpu) / (time.perf_counter() - start)
+            done(peer)
             peer.stop(must_end_well=started.ends_well)
     finally:
         reader.close()
     due_ms = due_times_ms(load, float(sent["start_ms"]))
     latency_ms = latencies(due_ms, received)[int(load.rate * load.warmup_s) :]
-    there = latency_ms[~np.isnan(latency_ms)]
+    return Timed(latency_ms, cpu_share, sent["behind_max_ms"])
+
+
+def latency_figures(timed: Timed, load: Load) -> dict[str, Any]:
+    """What is written down of a run. Raises ContenderFailed if there is nothing."""
+    there = timed.latency_ms[~np.isnan(timed.latency_ms)]
     summary = summarize(there, "received")
     if summary is None:
         raise ContenderFailed("no event got an output")
@@ -74,9 +104,9 @@ def latency_run(lane: Lane, started: Started, load: Load, schemas: Path, log: Pa
         "rate": load.rate,
         **{name: figures[name] for name in ("p50", "p90", "p99", "p99_9", "max", "curve")},
         "measured": len(there),
-        "missing": len(latency_ms) - len(there),
-        "cpu_share": round(cpu_share, 4),
-        "sender_behind_max_ms": sent["behind_max_ms"],
+        "missing": len(timed.latency_ms) - len(there),
+        "cpu_share": round(timed.cpu_share, 4),
+        "sender_behind_max_ms": timed.sender_behind_max_ms,
     }
 
 
@@ -112,7 +142,7 @@ def _wait_until_it_answers(lane: Lane, reader: TopicReader, schemas: Path, peer:
 
 
 def _send_and_read(
-    lane: Lane, load: Load, schemas: Path, reader: TopicReader, peer: PeerProcess
+    lane: Lane, load: Load, schemas: Path, reader: TopicReader, peer: PeerProcess, warm: Look
 ) -> tuple[dict[str, Any], list[Received]]:
     duration_s = load.seconds + load.warmup_s
     command = [
@@ -121,6 +151,7 @@ def _send_and_read(
     ]  # fmt: skip
     received: list[Received] = []
     wanted, seen = Pace(rate=float(load.rate)).total(duration_s), 0
+    warm_at: float | None = None  # once the first output has come
     with subprocess.Popen(  # noqa: S603 - nothing goes through a shell
         command, stdout=subprocess.PIPE, text=True, env=clean_environment({})
     ) as sender:
@@ -132,9 +163,13 @@ def _send_and_read(
                     received.append((records.received_ms, records.keys))
                     seen += len(records)
                     quiet_since = time.monotonic()
+                    warm_at = quiet_since + load.warmup_s if len(received) == 1 else warm_at
                 elif sender.poll() is None:
                     quiet_since = time.monotonic()
                     peer.check()
+                if warm_at is not None and time.monotonic() >= warm_at:
+                    warm(peer)
+                    warm_at = None
             printed = sender.communicate()[0]
         except BaseException:
             sender.kill()

@@ -3,25 +3,21 @@
 What stands outside the marks is somebody else's and stays.
 """
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loadgen.bench.memory_page import memory_lines
 from loadgen.bench.plan import PEERS, WORKERS
 from loadgen.bench.quix_venv import QUIX_VERSION
 from loadgen.bench.ratios import Ratio, paired_ratio
-from loadgen.bench.results import in_short
+from loadgen.bench.slow_page import objective_lines, scale_lines
+from loadgen.bench.words import FOLDER, Run, Section, cell, cpus, ms, multiple, speeds, where
 
 BEGIN = "<!-- loadgen bench: begin. Written by the command; edits are lost. -->"
 END = "<!-- loadgen bench: end -->"
 ONNX_ALONE = "onnx_alone"
 TITLES: Mapping[str, str] = {**PEERS, ONNX_ALONE: "ONNX Runtime alone, one thread, no Kafka"}
-FOLDER = "benchmarks"
-TO, TIMES = "\N{EN DASH}", " \N{MULTIPLICATION SIGN}"
-
-Section = Mapping[str, Any]
-Run = Mapping[str, Any]
 
 
 def write_page(path: Path, sections: Mapping[str, Section]) -> None:
@@ -60,7 +56,7 @@ def _drain(section: Section) -> list[str]:
     lines = [
         "## Draining a backlog",
         "",
-        f"{_where(section)} {how}",
+        f"{where(section)} {how}",
         "",
         *_drain_table(section, with_events=settings["events"]),
         "",
@@ -79,13 +75,13 @@ def _drain_table(section: Section, with_events: Mapping[str, int] | None) -> lis
         good = [run for run in runs if "error" not in run]
         events = f"{with_events[name]:,}" if with_events and name in with_events else ""
         if not good:
-            lines.append(f"| {_title(name)} | {events} | failed: {_cell(runs[0]['error'])} | | |")
+            lines.append(f"| {_title(name)} | {events} | failed: {cell(runs[0]['error'])} | | |")
             continue
         if len(good) < len(runs):
             events = f"{events} ({len(runs) - len(good)} of {len(runs)} runs failed)".strip()
         memory = [run["peak_mb"] for run in good if "peak_mb" in run]
         lines.append(
-            f"| {_title(name)} | {events} | {_speed(good)} | {_cpu(good)} | {f'{max(memory):.0f}' if memory else ''} |"
+            f"| {_title(name)} | {events} | {speeds(good)} | {cpus(good)} | {f'{max(memory):.0f}' if memory else ''} |"
         )
     return lines
 
@@ -96,7 +92,7 @@ def _ratios(section: Section, mode: str) -> list[str]:
     for name in runs:
         speed, cpu = (ratio_of(section, mode, name, figure) for figure in ("events_per_s", "cpu_s_per_million"))
         if name != mode and speed and cpu:
-            rows.append(f"| {_title(name)} | {_ratio(speed)} | {_ratio(cpu)} | {speed.pairs} |")
+            rows.append(f"| {_title(name)} | {multiple(speed)} | {multiple(cpu)} | {speed.pairs} |")
     if not rows:
         return []
     return [
@@ -126,7 +122,7 @@ def _latency(section: Section) -> list[str]:
     lines = [
         "## Latency at fixed rates",
         "",
-        f"{_where(section)} {how}",
+        f"{where(section)} {how}",
         "",
         "| | " + " | ".join(f"{rate:,}/s" for rate in rates) + " |",
         "|---|" + "---:|" * len(rates),
@@ -141,9 +137,9 @@ def _latency_cell(run: Run | None) -> str:
     if run is None:
         return ""
     if "error" in run:
-        return f"failed: {_cell(run['error'])}"
+        return f"failed: {cell(run['error'])}"
     missing = f", {run['missing']:,} missing" if run["missing"] else ""
-    return " / ".join(_ms(run[name]) for name in ("p50", "p99", "p99_9")) + missing
+    return " / ".join(ms(run[name]) for name in ("p50", "p99", "p99_9")) + missing
 
 
 def _batch(section: Section) -> list[str]:
@@ -155,11 +151,11 @@ def _batch(section: Section) -> list[str]:
     lines = [
         "## Throughput by batch size",
         "",
-        f"{_where(section)} {how}",
+        f"{where(section)} {how}",
         "",
         "| max_records | events per second | CPU s per million |",
         "|---:|---:|---:|",
-        *(f"| {size:,} | {_speed(runs)} | {_cpu(runs)} |" for size, runs in sizes.items()),
+        *(f"| {size:,} | {speeds(runs)} | {cpus(runs)} |" for size, runs in sizes.items()),
     ]
     return [*lines, "", f"![throughput by batch size]({FOLDER}/batch.svg)"]
 
@@ -170,7 +166,7 @@ def _forest(section: Section) -> list[str]:
     lines = [
         "## A forest of 100 trees, depth 6",
         "",
-        f"{_where(section)} {how}",
+        f"{where(section)} {how}",
         "",
         *_drain_table(section, with_events=None),
         "",
@@ -178,7 +174,7 @@ def _forest(section: Section) -> list[str]:
     for mode in WORKERS:
         alone = ratio_of(section, mode, ONNX_ALONE, "events_per_s")
         if alone:
-            lines += [f"{_sentence(mode)} has {_ratio(alone, percent=True)} of ONNX Runtime's own throughput.", ""]
+            lines += [f"{_sentence(mode)} has {multiple(alone, percent=True)} of ONNX Runtime's own throughput.", ""]
     return [*lines, f"![the forest]({FOLDER}/forest.svg)"]
 
 
@@ -187,6 +183,9 @@ WRITERS: Mapping[str, Callable[[Section], list[str]]] = {
     "latency": _latency,
     "batch": _batch,
     "forest": _forest,
+    "objective": objective_lines,
+    "scale": scale_lines,
+    "memory": memory_lines,
 }
 
 
@@ -226,10 +225,6 @@ def _set(settings: Mapping[str, Any]) -> str:
     return f" The worker has {', '.join(f'`{name}: {value}`' for name, value in given.items())}." if given else ""
 
 
-def _where(section: Section) -> str:
-    return f"{section['measured_at'][:10]}, {section['machine']['cpus']} CPUs shared by broker, load and contender."
-
-
 def _machines(sections: Mapping[str, Section]) -> list[str]:
     """A line per distinct machine and set of libraries: usually one."""
     used: dict[str, list[str]] = {}
@@ -248,37 +243,3 @@ def _title(name: str) -> str:
 
 def _sentence(mode: str) -> str:
     return f"The worker, {mode.replace('_', ' ')},"
-
-
-def _speed(runs: Sequence[Run]) -> str:
-    return _spread(runs, "events_per_s", "{:,.0f}")
-
-
-def _cpu(runs: Sequence[Run]) -> str:
-    return _spread(runs, "cpu_s_per_million", "{:.2f}")
-
-
-def _spread(runs: Sequence[Run], figure: str, form: str) -> str:
-    values = [run[figure] for run in runs]
-    middle = form.format(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({form.format(min(values))}{TO}{form.format(max(values))})"
-
-
-def _ratio(ratio: Ratio, *, percent: bool = False) -> str:
-    def shown(value: float) -> str:
-        if percent:
-            return f"{value * 100:.0f} %"
-        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-    middle = shown(ratio.middle) + ("" if percent else TIMES)
-    if ratio.low is None or ratio.high is None:
-        return middle
-    return f"{middle} ({shown(ratio.low)}{TO}{shown(ratio.high)})"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _cell(error: str) -> str:
-    return in_short(error).replace("|", "\\|")

@@ -57,6 +57,11 @@ class PeerProcess:
             with suppress(self._psutil.Error):
                 child.kill()
 
+    @property
+    def pid(self) -> int:
+        """Of the process itself."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ContenderFailed, with the end of what it said, if it has ended."""
         status = self._process.poll()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from loadgen.bench.slow_model import SLOW_SECTIONS, ObjectivePlan, ScalePlan, SlowWorker
 from loadgen.errors import BadOption
 
 SECTIONS: Mapping[str, str] = {
@@ -11,7 +12,9 @@ SECTIONS: Mapping[str, str] = {
     "latency": "fixed rates: from the intended send to the receipt by a reader",
     "batch": "the worker's throughput by batch size",
     "forest": "a backlog, a forest of 100 trees, beside ONNX Runtime alone",
+    **SLOW_SECTIONS,
 }
+WITHOUT_SLOW = tuple(name for name in SECTIONS if name not in SLOW_SECTIONS)
 WORKERS = ("exactly_once", "at_least_once")  # the worker, by delivery mode
 PEERS: Mapping[str, str] = {
     "exactly_once": "**the worker**, exactly once",
@@ -60,9 +63,10 @@ class BenchPlan:
 
     batch_sizes, batch_events: of the worker's curve. latency_wait_s: how long batches may wait in latency runs.
     worker_set: settings of the worker by dotted path, in all runs; latency_set: in latency runs, on top of those.
+    slow: what the sections with a model of fixed cost need; objective, scale: what they measure.
     """
 
-    sections: tuple[str, ...] = tuple(SECTIONS)
+    sections: tuple[str, ...] = WITHOUT_SLOW
     peers: tuple[str, ...] = tuple(PEERS)
     rounds: int = 5
     events: Mapping[str, int] = field(default_factory=lambda: dict(EVENTS))
@@ -77,10 +81,15 @@ class BenchPlan:
     worker_set: Mapping[str, Any] = field(default_factory=dict)
     latency_set: Mapping[str, Any] = field(default_factory=dict)
     external: External | None = None
+    slow: SlowWorker | None = None
+    objective: ObjectivePlan = field(default_factory=ObjectivePlan)
+    scale: ScalePlan = field(default_factory=ScalePlan)
 
     def __post_init__(self) -> None:
         _known("--only", self.sections, SECTIONS)
         _known("--peers", self.peers, PEERS)
+        if self.slow is None and (needy := [name for name in self.sections if name in SLOW_SECTIONS]):
+            raise BadOption(f"--only {','.join(needy)} needs --slow-worker")
         if not 1 <= self.rounds <= 100:
             raise BadOption(f"--pairs {self.rounds}: 1 to 100")
         _known("--count", tuple(self.events), EVENTS)
@@ -141,6 +150,8 @@ class BenchPlan:
             warmup_s=min(self.warmup_s, 1.0),
             batch_sizes=tuple(size for size in self.batch_sizes if size in QUICK_SIZES) or self.batch_sizes[:1],
             batch_events=min(self.batch_events, 100_000),
+            objective=self.objective.quick(),
+            scale=self.scale.quick(),
         )
 
 

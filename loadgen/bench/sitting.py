@@ -6,16 +6,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from loadgen.bench.broker import create, delete
+from loadgen.bench.broker import PARTITIONS, create, delete
 from loadgen.bench.commands import loadgen
 from loadgen.bench.contenders import Contenders
 from loadgen.bench.drain import Drained, drain
 from loadgen.bench.latency_run import Load, latency_run
+from loadgen.bench.objective_run import objective_run
 from loadgen.bench.plan import WORKERS, BenchPlan, turns
 from loadgen.bench.results import Results, Section, in_short
+from loadgen.bench.scale_run import Crew, scale_run
+from loadgen.bench.slow_model import SCALE_PARTITIONS, SlowWorker
 from loadgen.bench.worker_settings import WORKER_BATCH, Lane, Tuning, worker_settings
 from loadgen.errors import LoadgenError
 from loadgen.kafka_client import KafkaOptions
@@ -53,6 +57,10 @@ class Sitting:
                 self._batch_curve()
             if "forest" in self._plan.sections:
                 self._forest()
+            if self._plan.slow is not None and "objective" in self._plan.sections:
+                self._objective(self._plan.slow)
+            if self._plan.slow is not None and "scale" in self._plan.sections:
+                self._scale(self._plan.slow)
         finally:
             delete(self._kafka, list(self._backlogs.values()))
 
@@ -72,10 +80,13 @@ class Sitting:
             topic = f"{self._name}.events.{count}"
             create(self._kafka, [topic])
             self._backlogs[count] = topic
-            loadgen(
-                "produce", "--bootstrap", self._bootstrap, "--topic", topic, "--events", str(count),
-                "--schemas", str(self._contenders.schemas),
-            )  # fmt: skip
+            self._send(topic, count)
+
+    def _send(self, topic: str, count: int) -> None:
+        loadgen(
+            "produce", "--bootstrap", self._bootstrap, "--topic", topic, "--events", str(count),
+            "--schemas", str(self._contenders.schemas),
+        )  # fmt: skip
 
     def _drains(self) -> None:
         plan = self._plan
@@ -127,6 +138,54 @@ class Sitting:
                 partial(self._forest_run, name, verify=checked),
             )
 
+    def _objective(self, slow: SlowWorker) -> None:
+        plan = self._plan.objective
+        capacity = slow.capacity(WORKER_BATCH)
+        told = {"slo_s": plan.slo_s, "modes": list(plan.modes), "seconds": plan.seconds, "warmup_s": plan.warmup_s}
+        section = self._begin("objective", self._draining, {**told, **_slow_settings(slow, capacity)})
+        for mode, load, (policy, batch) in product(plan.modes, plan.loads, plan.policies().items()):
+            tuning = Tuning(worker={**self._plan.worker_set, **{f"pipelines.batch.{k}": v for k, v in batch.items()}})
+            step = Load(plan.rate(load, capacity), plan.seconds, plan.warmup_s)
+            self._record(
+                section,
+                {"contender": mode, "load": load, "policy": policy, "events_per_s_due": step.rate},
+                partial(self._objective_step, slow, mode, step, tuning),
+            )
+
+    def _objective_step(self, slow: SlowWorker, mode: str, load: Load, tuning: Tuning) -> dict[str, Any]:
+        with self._lane(None) as lane:
+            started = self._contenders.slow_worker(slow, mode, lane, tuning)
+            slo_s = self._plan.objective.slo_s
+            return objective_run(lane, started, load, slo_s, self._contenders.schemas, self._log(lane))
+
+    def _scale(self, slow: SlowWorker) -> None:
+        plan, mode = self._plan.scale, self._plan.curve_mode()
+        capacity = slow.capacity(WORKER_BATCH)
+        told = {"mode": mode, "partitions": SCALE_PARTITIONS, "rounds": plan.rounds, "window_s": plan.window_s}
+        section = self._begin("scale", self._draining, {**told, **_slow_settings(slow, capacity)})
+        for number, (how, workers) in turns(plan.shapes(), plan.rounds):
+            self._record(
+                section,
+                {"round": number, "contender": mode, "how": how, "workers": workers},
+                partial(self._scale_run, slow, mode, how, workers),
+            )
+
+    def _scale_run(self, slow: SlowWorker, mode: str, how: str, workers: int) -> dict[str, Any]:
+        plan = self._plan.scale
+        apart = workers if how == "workers" else 1
+        shared = {"worker.processes": workers // apart}
+        tuning = replace(self._draining, worker={**self._draining.worker, **shared})
+        with self._lane(None, SCALE_PARTITIONS) as lane:
+            crew = Crew(
+                [
+                    (self._contenders.slow_worker(slow, mode, lane, tuning, member), self._log(lane, member))
+                    for member in range(apart)
+                ],
+                workers,
+            )
+            events = plan.events(workers, slow.capacity(WORKER_BATCH))
+            return asdict(scale_run(lane, crew, plan.window_s, partial(self._send, lane.input, events)))
+
     def _forest_run(self, name: str, *, verify: bool) -> dict[str, Any]:
         if name == "onnx_alone":
             alone = self._contenders.onnx_alone("forest")
@@ -159,13 +218,13 @@ class Sitting:
         )  # fmt: skip
 
     @contextmanager
-    def _lane(self, topic: str | None) -> Iterator[Lane]:
+    def _lane(self, topic: str | None, partitions: int = PARTITIONS) -> Iterator[Lane]:
         """Fresh outputs, and inputs if no topic is given; deleted afterwards."""
         self._runs += 1
         prefix = f"{self._name}.{self._runs}"
         predictions, dead_letters = f"{prefix}.predictions", f"{prefix}.dead-letters"
         made = [predictions, dead_letters, *([] if topic else [f"{prefix}.events"])]
-        create(self._kafka, made)
+        create(self._kafka, made, partitions)
         try:
             group = f"{self._name}-{self._runs}"
             yield Lane(self._bootstrap, topic or made[-1], predictions, dead_letters, group)
@@ -180,8 +239,8 @@ class Sitting:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return self._results.begin(section, at, {**settings, "peers": peers, "worker": worker})
 
-    def _log(self, lane: Lane) -> Path:
-        return self._contenders.work / "logs" / f"{lane.group}.log"
+    def _log(self, lane: Lane, member: int = 0) -> Path:
+        return self._contenders.work / "logs" / f"{lane.group}-{member}.log"
 
     def _record(self, section: Section, facts: dict[str, Any], measure: Measure) -> None:
         """Measure, write down, say."""
@@ -197,12 +256,21 @@ class Sitting:
         self._say(f"{name:<14} {what}: {summary_line(figures)}")
 
 
+def _slow_settings(slow: SlowWorker, capacity: float) -> dict[str, Any]:
+    return {"model": {"batch_s": slow.batch_s, "row_s": slow.row_s}, "capacity": round(capacity, 1)}
+
+
 def summary_line(figures: dict[str, Any]) -> str:
     """One run in a line."""
     if "error" in figures:
         return f"FAILED: {in_short(figures['error'])}"
     if "p50" in figures:
         missing = f", {figures['missing']:,} MISSING" if figures["missing"] else ""
-        return f"p50 {figures['p50']:.1f}, p99 {figures['p99']:.1f}, p99.9 {figures['p99_9']:.1f} ms{missing}"
+        on_time = f", {figures['share_on_time'] * 100:.2f} % on time" if "share_on_time" in figures else ""
+        batch = f", {figures['mean_batch']:.1f} a batch" if figures.get("mean_batch") else ""
+        return (
+            f"p50 {figures['p50']:.1f}, p99 {figures['p99']:.1f}, p99.9 {figures['p99_9']:.1f} ms"
+            f"{on_time}{batch}{missing}"
+        )
     memory = f", {figures['peak_mb']:.0f} MB" if "peak_mb" in figures else ""
     return f"{figures['events_per_s']:,.0f}/s, {figures['cpu_s_per_million']:.2f} CPU s per million{memory}"

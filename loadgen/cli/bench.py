@@ -16,10 +16,12 @@ from loadgen.bench.broker import broker
 from loadgen.bench.commands import beside_python
 from loadgen.bench.contenders import Contenders
 from loadgen.bench.figures import write_figures
-from loadgen.bench.page import FOLDER, write_page
-from loadgen.bench.plan import EVENTS, PEERS, SECTIONS, BenchPlan, External
+from loadgen.bench.page import write_page
+from loadgen.bench.plan import EVENTS, PEERS, SECTIONS, WITHOUT_SLOW, BenchPlan, External
 from loadgen.bench.results import Results
 from loadgen.bench.sitting import Sitting
+from loadgen.bench.words import FOLDER
+from loadgen.cli import slow_options as so
 from loadgen.cli.options import SchemasOption
 from loadgen.cli.output import EXIT_FAILED, named_errors
 from loadgen.errors import BadOption
@@ -40,7 +42,7 @@ def bench(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option("--only", metavar="A,B", help=f"Sections: {', '.join(SECTIONS)}. All if not given, e.g. drain."),
+        typer.Option("--only", metavar="A,B", help=f"Sections: {', '.join(SECTIONS)}. All it can if not given."),
     ] = None,
     peers: Annotated[
         str | None,
@@ -106,6 +108,16 @@ def bench(
         str | None,
         typer.Option("--external-topic", metavar="TOPIC", help="It reads this one, which holds its own events."),
     ] = None,
+    slow: so.SlowWorkerOption = None,
+    slow_cost: so.SlowCostOption = so.SLOW_COST,
+    slo: so.SloOption = so.OBJECTIVE.slo_s,
+    fixed_waits: so.FixedWaitsOption = so.FIXED_WAITS,
+    loads: so.LoadsOption = so.LOADS,
+    objective_modes: so.ObjectiveModesOption = so.OBJECTIVE_MODES,
+    step_seconds: so.StepSecondsOption = so.OBJECTIVE.seconds,
+    step_warmup: so.StepWarmupOption = so.OBJECTIVE.warmup_s,
+    workers: so.WorkersOption = so.WORKERS,
+    scale_seconds: so.ScaleSecondsOption = so.SCALE.window_s,
     worker: Annotated[
         Path | None,
         typer.Option("--worker", metavar="PROGRAM", help="inference-worker; the one of this environment if not given."),
@@ -137,7 +149,7 @@ def bench(
 
     with named_errors():
         plan = BenchPlan(
-            sections=_names(only, SECTIONS),
+            sections=_names(only, WITHOUT_SLOW if slow is None else SECTIONS),
             peers=_names(peers, PEERS),
             rounds=pairs,
             events={**EVENTS, **_counts(count or [])},
@@ -152,6 +164,16 @@ def bench(
             worker_set=_settings("--worker-set", worker_set or []),
             latency_set=_settings("--latency-set", latency_set or []),
             external=_external(external, external_topic, bootstrap),
+            slow=so.slow_worker(slow, slow_cost),
+            objective=so.objective_plan(
+                slo_s=slo,
+                fixed_waits=fixed_waits,
+                loads=loads,
+                modes=objective_modes,
+                seconds=step_seconds,
+                warmup_s=step_warmup,
+            ),
+            scale=so.scale_plan(workers=workers, window_s=scale_seconds, rounds=pairs),
         )
         plan = plan.quick() if quick else plan
         program = str(worker) if worker else beside_python("inference-worker")
@@ -161,9 +183,7 @@ def bench(
         signal.signal(signal.SIGTERM, _interrupted)
         try:
             with broker(bootstrap, work / "stack") as servers:
-                sitting = Sitting(
-                    plan, servers, contenders, results, lambda line: console.print(escape(line), highlight=False)
-                )
+                sitting = Sitting(plan, servers, contenders, results, say)
                 sitting.run()
         finally:
             if results.sections:

@@ -20,7 +20,7 @@ def bench(kafka, folder, *arguments):
             sys.executable, "-m", "loadgen", "bench", "--quick", "--bootstrap", kafka, "--out", str(folder / "out"),
             "--work", str(folder / "work"), "--pairs", "1", *arguments,
         ],
-        capture_output=True, text=True, timeout=240, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=280, cwd=ROOT, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
 
@@ -60,6 +60,33 @@ def test_a_small_sitting_measures_the_worker_beside_its_peers_and_writes_the_pag
     assert {"drain.svg", "latency.svg"} <= {path.name for path in (folder / "out/benchmarks").iterdir()}
     left = [topic for topic in AdminClient({"bootstrap.servers": kafka}).list_topics().topics if "bench-" in topic]
     assert left == []
+
+
+def test_a_model_of_fixed_cost_is_measured_by_load_and_by_workers(kafka, folder):
+    """How well a busy machine does is not judged here; that everything is measured and written down is."""
+    worker = f"{sys.executable} -m tests.bench.fixed_cost_worker"
+
+    status, said = bench(
+        kafka, folder, "--only", "objective,scale", "--slow-worker", worker,
+        "--loads", "20", "--step-seconds", "1", "--step-warmup", "0.5", "--workers", "2", "--scale-seconds", "1",
+    )  # fmt: skip
+
+    assert status == 0, said
+    sections = json.loads((folder / "out/benchmarks/results.json").read_text())["sections"]
+    steps = {run["policy"]: run for run in sections["objective"]["runs"]}
+    assert list(steps) == ["slo_s: 0.1", "max_wait_s: 0.002"]
+    for run in steps.values():
+        assert run["missing"] == 0
+        assert 0 <= run["share_on_time"] <= 1
+        assert run["mean_batch"] >= 1
+        assert run["batches_per_s"] > 0
+    scaled = {(run["how"], run["workers"]): run["events_per_s"] for run in sections["scale"]["runs"]}
+    assert scaled.keys() == {("workers", 2), ("processes", 2)}
+    capacity = sections["scale"]["settings"]["capacity"]
+    for (_, workers), speed in scaled.items():
+        assert 0 < speed < capacity * workers * 1.5  # the model's cost is there, in every process
+    assert {"objective.svg", "scale.svg"} <= {path.name for path in (folder / "out/benchmarks").iterdir()}
+    assert "failed" not in (folder / "out/BENCHMARKS.md").read_text()
 
 
 def test_a_contender_that_fails_is_written_down_and_the_others_go_on(kafka, folder):

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from loadgen.bench.plan import EVENTS, PEERS, SECTIONS, BenchPlan, External, turns
+from loadgen.bench.plan import EVENTS, PEERS, WITHOUT_SLOW, BenchPlan, External, turns
 from loadgen.bench.worker_settings import Lane, Tuning, worker_settings
 from loadgen.cli.bench import bench
 from loadgen.errors import BadOption
@@ -37,7 +37,7 @@ def test_quick_keeps_sections_and_peers_and_never_measures_more():
     full = BenchPlan(rounds=1, events={**EVENTS, "quix": 5_000})
     quick = full.quick()
 
-    assert (quick.sections, quick.peers, quick.rounds) == (tuple(SECTIONS), tuple(PEERS), 1)
+    assert (quick.sections, quick.peers, quick.rounds) == (WITHOUT_SLOW, tuple(PEERS), 1)
     assert all(quick.events[name] <= full.events[name] for name in EVENTS)
     assert quick.events["quix"] == 5_000
     assert quick.rates == (100, 1_000)
