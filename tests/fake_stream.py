@@ -281,7 +281,8 @@ class ModelByHand:
     def submit(self, question, runs):
         assert self._question is None
         batch, _ = question
-        assert runs == len(batch.runs) and sum(batch.runs) == len(batch)
+        assert runs == len(batch.runs)
+        assert sum(batch.runs) == len(batch)
         self._question = question
 
     def take(self, timeout_s):
