@@ -17,6 +17,7 @@ Answer = TypeVar("Answer")
 
 QUICK_S = 0.001  # longer than this and the model is asked on the thread
 MOST_TOGETHER = 4  # beyond 2,048 records they outgrow the caches, and nothing is gained
+TOGETHER_S = 0.01  # what the model may take for batches together: a tenth of a commit interval
 
 
 class Scoring(Generic[Question, Answer]):
@@ -33,8 +34,8 @@ class Scoring(Generic[Question, Answer]):
         self._thread: Thread | None = None
 
     def together(self) -> int:
-        """How many batches may be asked about as one: as many as keep the answer quick."""
-        return int(max(1, min(self._most_together, QUICK_S // max(self._run_s, 1e-9))))
+        """How many batches may be asked about as one: as many as the model answers in TOGETHER_S."""
+        return int(max(1, min(self._most_together, TOGETHER_S // max(self._run_s, 1e-9))))
 
     def submit(self, question: Question, runs: int = 1) -> None:
         """Ask this, which is so many runs of the model; only when the last answer was taken or discarded."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.worker.scoring import MOST_TOGETHER, QUICK_S, Scoring
+from app.worker.scoring import MOST_TOGETHER, QUICK_S, TOGETHER_S, Scoring
 
 
 def _answered(scoring, question, runs=1):
@@ -33,7 +33,7 @@ def test_a_quick_model_is_asked_at_once_about_as_many_batches_as_may_go_together
     scoring.close()
 
 
-def test_a_slow_model_is_asked_about_one_batch_on_the_thread():
+def test_a_model_that_is_not_quick_is_asked_on_the_thread():
     def ask(_):
         time.sleep(2 * QUICK_S)
         return threading.current_thread().name
@@ -41,20 +41,20 @@ def test_a_slow_model_is_asked_about_one_batch_on_the_thread():
     scoring = Scoring(ask, "churn")
     _answered(scoring, 1)
 
-    assert scoring.together() == 1
     assert _answered(scoring, 1) == "scoring-churn"
     scoring.close()
 
 
-def test_what_counts_is_the_time_of_one_run():
+@pytest.mark.parametrize(("runs", "together"), [(1, 1), (50, MOST_TOGETHER)])
+def test_batches_go_together_if_the_model_answers_them_soon(runs, together):
     def ask(_):
-        time.sleep(2 * QUICK_S)
+        time.sleep(TOGETHER_S)
         return True
 
     scoring = Scoring(ask, "churn")
-    _answered(scoring, 1, runs=20)
+    _answered(scoring, 1, runs)
 
-    assert scoring.together() > 1
+    assert scoring.together() == together
     scoring.close()
 
 
