@@ -13,7 +13,7 @@ from app.records import IntArray, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class BatchScored:
-    """A batch went through the model; nothing of it is committed yet. runs: records of each run of the model."""
+    """A batch went through the model; nothing of it is committed yet. runs: see `Batch.runs`."""
 
     rows: int
     cause: str

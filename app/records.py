@@ -87,7 +87,7 @@ class Batch:
 
     @property
     def runs(self) -> list[int]:
-        """Records of each run of the model, one if there is no record."""
+        """Its records as batches of model_rows at most, which is what metrics count."""
         whole, rest = divmod(len(self.records), self.model_rows)
         return [self.model_rows] * whole + ([rest] if rest or not whole else [])
 

@@ -344,7 +344,7 @@ class _PipelineParts:
             batcher=MicroBatcher(_batch_policy(pipeline, budget), clock, pace),
             pace=pace,
             chain=chain,
-            scoring=Scoring(chain.answer, pipeline.name),
+            scoring=Scoring(chain.answer, pipeline.name, clock),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
             clock=clock,

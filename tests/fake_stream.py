@@ -4,14 +4,17 @@ The broker keeps what a real one would: the records, the committed offsets, and 
 refuses, by failing the test, what a real one would fence: commits for partitions that are not owned.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from fakes import NOW_MS, FakeRecord
 
+from app.clock import SystemClock
 from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import BatchScored, Outcomes
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
-from app.records import TopicPartition, predictions_of, source_of
+from app.records import Batch, Origin, TopicPartition, predictions_of, source_of
 from app.worker.chain import ScoredBatch
 from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
@@ -275,14 +278,13 @@ class ModelByHand:
         self.answers = 0
         self.most_together = 1
 
-    def together(self):
+    def together(self, batch_rows):
+        assert batch_rows
         return self.most_together
 
-    def submit(self, question, runs):
+    def submit(self, question, rows):
         assert self._question is None
-        batch, _ = question
-        assert runs == len(batch.runs)
-        assert sum(batch.runs) == len(batch)
+        assert rows == len(question.batch) == sum(question.batch.runs)
         self._question = question
 
     def take(self, timeout_s):
@@ -302,6 +304,17 @@ class ModelByHand:
         pass
 
 
+class FakePrepared(NamedTuple):
+    """What a chain prepares, as far as the loop looks at it."""
+
+    batch: Batch
+    origin: Origin
+
+    @property
+    def asked_rows(self):
+        return len(self.batch)
+
+
 class FakeChain:
     """Everything happens where the model is asked; a score function with `prepare` is asked that first."""
 
@@ -311,7 +324,7 @@ class FakeChain:
     def prepare(self, batch, origin):
         if check := getattr(self._score, "prepare", None):
             check(batch)
-        return batch, origin
+        return FakePrepared(batch, origin)
 
     def answer(self, prepared):
         return self._score(*prepared)
@@ -344,7 +357,11 @@ class Rig:
         self.observer = RecordingObserver()
         self.pace = pace or FixedWait(max_wait_s, clock)
         chain = FakeChain(score)
-        self.model = ModelByHand(chain.answer, clock) if by_hand else Scoring(chain.answer, "test", most_together=1)
+        self.model = (
+            ModelByHand(chain.answer, clock)
+            if by_hand
+            else Scoring(chain.answer, "test", SystemClock(), most_together=1)
+        )
         self.worker = StreamWorker(
             source=self.source,
             sink=self.sink,

@@ -146,7 +146,7 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
         # No bounds but the outbox's own, which is asked before a batch: a queue that is full in mid-batch reorders.
         "queue.buffering.max.messages": 0,
         "queue.buffering.max.kbytes": 2_147_483_647,
-        # One shared callback that sees only refusals: acknowledging in bulk costs nothing per record.
+        # One shared callback that sees only refusals; the client itself still looks at each record's report.
         "delivery.report.only.error": True,
     }
     if delivery.transactional_id is None:
@@ -161,8 +161,8 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
             "transaction.timeout.ms": timeout_ms,
             "message.timeout.ms": timeout_ms,
             "linger.ms": 5,  # committing flushes at once whatever this says
-            # Right after a commit the coordinator may still be writing its markers and refuse the next transaction's
-            # first request; at the default of 100 ms that was the 99th percentile of latency at 1,000 records/s.
+            # Right after a commit the coordinator may still be writing its markers, and refuses the offsets of the next
+            # transaction until it has. At the default of 100 ms that was the 99th percentile of latency at 1,000/s.
             "retry.backoff.ms": 20,
         }
     sizes: Properties = {

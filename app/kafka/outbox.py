@@ -66,8 +66,8 @@ def new_producer(properties: Properties) -> Producer:
 class Outbox:
     """Fills one producer's queue and remembers refusals. Replaced together with its producer.
 
-    asks_for_refusals: whether a refused prediction is told to us. The client pays 0.15 us for each record that is
-    not refused as well, so a transaction, which cannot be committed with a refusal, does without until one fails.
+    asks_for_refusals: whether a refused prediction is told to us. The client pays for each record that is not refused
+    as well, so a transaction, which cannot be committed with a refusal, does without until one fails.
 
     Every method lets the client's KafkaException through if the producer itself is spent: the client reports a
     fatal error from whatever call comes next.

@@ -84,18 +84,19 @@ class OnnxModel:
         """Score one batch, see `ports.Model`, `max_rows` at a time. Raises ModelFailed; then no row was scored."""
         n, most = len(next(iter(tensors.values()))), self._max_rows
         if n <= most:
-            return self._run(tensors, n)
+            return self._run(tensors)
         parts = [
-            self._run({name: tensor[start : start + most] for name, tensor in tensors.items()}, min(most, n - start))
+            self._run({name: tensor[start : start + most] for name, tensor in tensors.items()})
             for start in range(0, n, most)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
 
-    def _run(self, tensors: Tensors, n: int) -> dict[str, Array]:
+    def _run(self, tensors: Tensors) -> dict[str, Array]:
         try:
             arrays = self._session.run(self._output_names, tensors)
         except ORT_ERRORS as exc:
             raise ModelFailed(f"model {self.name!r} version {self.version}: {exc}") from exc
+        n = len(next(iter(tensors.values())))
         for name, array in zip(self._output_names, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.ndim == 0 or len(array) != n:
                 shape = getattr(array, "shape", type(array).__name__)

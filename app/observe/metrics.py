@@ -66,7 +66,7 @@ TABLE = (
     ),
     MetricSpec(
         "inference_model_seconds", "histogram", "seconds", ("model", "version"),
-        "Time in the model and its output checks, per batch.", _FAST_S,
+        "Time in the model and its output checks, of a batch or of several that were taken together.", _FAST_S,
     ),
     MetricSpec(
         "inference_prediction_confidence", "histogram", "share", ("pipeline", "version"),

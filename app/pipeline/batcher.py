@@ -103,6 +103,7 @@ class MicroBatcher:
     def __init__(self, policy: BatchPolicy, clock: Clock, pace: Pace) -> None:
         self._policy, self._clock, self._pace = policy, clock, pace
         self._most_records = policy.max_records
+        self._mean_bytes = 0.0  # of a record of the last batch
         self._records: list[Record] = []
         self._bytes = 0
         self._arrivals: deque[_Arrival] = deque()
@@ -125,18 +126,22 @@ class MicroBatcher:
     def allow(self, together: int) -> None:
         """Let what is there leave together, up to so many times max_records; nothing waits for it.
 
-        Each step of a batch costs some 50 us whatever its size. Under a backlog, with a quick model, that is a
-        third of all there is to do, and less of it when four batches take each step but the model's as one.
+        Each step has a cost per batch, whatever its size (docs/decisions/0004).
         """
         self._most_records = together * self._policy.max_records
 
     def room(self) -> int:
-        """How many more records make the next batch full, if they are like those held; 0 when it is."""
+        """How many more records make the next batch full, if they are like those held or the last; 0 when it is."""
         records, size = len(self._records), self._bytes
         if size >= self._policy.max_bytes or records >= self._most_records:
             return 0
-        by_size = (self._policy.max_bytes - size) * records // size if size else self._most_records
+        mean_bytes = size / records if size else self._mean_bytes
+        by_size = int((self._policy.max_bytes - size) / mean_bytes) if mean_bytes else self._most_records
         return max(1, min(self._most_records - records, by_size))
+
+    def lacks(self) -> int:
+        """How many more records make a batch due, if it is their number that does; at least 1."""
+        return max(1, self._policy.max_records - len(self._records))
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records over, in order."""
@@ -165,12 +170,14 @@ class MicroBatcher:
         waited_s = now - self._arrivals[0].when
         count, cause = self._next_batch()
         if count == len(self._records):
-            batch = Batch(self._records, cause, waited_s, now, self._policy.max_records)
-            self._records, self._bytes = [], 0
+            batch, size = Batch(self._records, cause, waited_s, now, self._policy.max_records), self._bytes
+            self._records = []
         else:
             batch = Batch(self._records[:count], cause, waited_s, now, self._policy.max_records)
             del self._records[:count]
-            self._bytes -= sum(map(len, batch.records))
+            size = sum(map(len, batch.records))
+        self._bytes -= size
+        self._mean_bytes = size / count
         self._forget_arrivals(count)
         return batch
 

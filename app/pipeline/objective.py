@@ -16,7 +16,9 @@ from app.records import Record
 FADE = 0.98  # weight of a batch's cost after the next one: some 50 batches count
 RELAX = 0.05  # how far a remembered peak of delivery comes down with each settlement: gone after some 60
 RATE_MEMORY = 10.0  # objectives: over this long the arrival rate is an average
-CAUTION = 0.5  # of the objective is planned with; the rest is for what no average foresees, a stall of the machine above all
+CAUTION = (
+    0.5  # of the objective is planned with; the rest is for what no average foresees, a stall of the machine above all
+)
 
 
 class BatchCost:

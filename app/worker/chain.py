@@ -60,6 +60,11 @@ class Prepared:
     skipped: int
     seconds: float
 
+    @property
+    def asked_rows(self) -> int:
+        """How many rows the model is asked about."""
+        return len(self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:

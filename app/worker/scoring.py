@@ -2,53 +2,66 @@
 
 ONNX Runtime releases the interpreter lock, so while a model works on that thread the loop polls, decodes the next
 batch and encodes the last one. Handing a batch over costs more than that gains when the model is quick, and a slow
-one must never keep the consumer from polling: what the last batch took decides (docs/decisions/0001). One batch at
-a time is inside.
+one must never keep the consumer from polling: what is expected of the next question decides (docs/decisions/0001).
+One question at a time is inside.
 """
 
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+
+from app.clock import Clock
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 QUICK_S = 0.001  # longer than this and the model is asked on the thread
-MOST_TOGETHER = 4  # beyond 2,048 records they outgrow the caches, and nothing is gained
-TOGETHER_S = 0.01  # what the model may take for batches together: a tenth of a commit interval
+# How many batches are one question, see `together`.
+MOST_TOGETHER = 4
+MOST_ROWS = 2048  # beyond that a question outgrows the processor's caches, and nothing is gained
+TOGETHER_S = 0.01  # what the model may take for them: a tenth of a commit interval
+
+
+class _Took(NamedTuple):
+    """The last question that had rows, and its time."""
+
+    rows: int
+    seconds: float
 
 
 class Scoring(Generic[Question, Answer]):
     """Takes a question, gives back the answer, or what asking raised."""
 
-    def __init__(self, ask: Callable[[Question], Answer], name: str, most_together: int = MOST_TOGETHER) -> None:
-        self._ask, self._name, self._most_together = ask, name, most_together
-        self._questions: SimpleQueue[tuple[int, Question] | None] = SimpleQueue()
+    def __init__(
+        self, ask: Callable[[Question], Answer], name: str, clock: Clock, most_together: int = MOST_TOGETHER
+    ) -> None:
+        self._ask, self._name, self._clock, self._most_together = ask, name, clock, most_together
+        self._questions: SimpleQueue[tuple[int, Question, int] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
         self._ticket = 0
         self._inside = False
-        self._run_s = float("inf")  # of one run of the model; nothing is known of it: do not block the loop
-        self._runs = 1
+        self._last: _Took | None = None  # nothing is known of the model: do not block the loop
         self._thread: Thread | None = None
+        self._handed = self._done = 0  # to the thread, by it
 
-    def together(self) -> int:
-        """How many batches may be asked about as one: as many as the model answers in TOGETHER_S."""
-        return int(max(1, min(self._most_together, TOGETHER_S // max(self._run_s, 1e-9))))
+    def together(self, batch_rows: int) -> int:
+        """How many batches of so many rows may be one question: as many as the model answers in TOGETHER_S."""
+        most = min(self._most_together, MOST_ROWS // batch_rows)
+        return next((many for many in range(most, 1, -1) if self._expected_s(many * batch_rows) <= TOGETHER_S), 1)
 
-    def submit(self, question: Question, runs: int = 1) -> None:
-        """Ask this, which is so many runs of the model; only when the last answer was taken or discarded."""
+    def submit(self, question: Question, rows: int) -> None:
+        """Ask this, about so many rows; only when the last answer was taken or discarded."""
         self._ticket += 1
         self._inside = True
-        self._runs = runs
-        if self._run_s * runs <= QUICK_S:
-            self._work(self._ticket, question)
+        if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
+            self._work(self._ticket, question, rows)
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
             self._thread.start()
-        self._questions.put((self._ticket, question))
+        self._handed += 1
+        self._questions.put((self._ticket, question, rows))
 
     def take(self, timeout_s: float) -> Answer | None:
         """The answer, or None if it is not there within `timeout_s`. Raises what asking raised."""
@@ -74,15 +87,23 @@ class Scoring(Generic[Question, Answer]):
         """End the thread after what is inside, if anything; does not wait for it."""
         self._questions.put(None)
 
+    def _expected_s(self, rows: int) -> float:
+        """No less than a question of so many rows takes, if each row costs the same and none less than nothing."""
+        if self._last is None:
+            return float("inf")
+        return self._last.seconds * max(1.0, rows / self._last.rows)
+
     def _run(self) -> None:
         while (job := self._questions.get()) is not None:
             self._work(*job)
+            self._done += 1
 
-    def _work(self, ticket: int, question: Question) -> None:
-        started = time.perf_counter()
+    def _work(self, ticket: int, question: Question, rows: int) -> None:
+        started = self._clock.monotonic()
         try:
             answer: Answer | BaseException = self._ask(question)
         except BaseException as exc:  # noqa: BLE001 - raised again on the stream thread, by take()
             answer = exc
-        self._run_s = (time.perf_counter() - started) / self._runs
+        if rows:
+            self._last = _Took(rows, self._clock.monotonic() - started)
         self._answers.put((ticket, answer))

@@ -161,9 +161,12 @@ class StreamWorker:
             return
         self._full_since = None
         self._source.resume()
+        wait_s = self._wait_s()
         # a first record may be due at once; with some in hand it is known how long there is to wait for more
         ask = self._source.gather if len(self._batcher) else self._source.poll
-        records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), self._wait_s())
+        if wait_s and len(self._batcher):
+            room = min(room, self._batcher.lacks())  # gathering ends with these or with the time
+        records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), wait_s)
         self._caught_up = len(records) < room
         self._add(records)
 
@@ -204,7 +207,7 @@ class StreamWorker:
         held = self._next
         if self._asked is None and held is not None and held.prepared is not None:
             self._asked, self._next = held, None
-            self._scoring.submit(held.prepared, len(held.batch.runs))
+            self._scoring.submit(held.prepared, held.prepared.asked_rows)
 
     def _hold(self, batch: Batch) -> None:
         if not len(batch):
@@ -219,7 +222,7 @@ class StreamWorker:
             answered = self._scoring.take(wait_s)
             if answered is not None:
                 held, self._asked = self._asked, None
-                self._batcher.allow(self._scoring.together())
+                self._batcher.allow(self._scoring.together(held.batch.model_rows))
                 self._ask_next()
                 held.scored = self._chain.finish(answered)
                 self._done = held

@@ -53,8 +53,8 @@ def sleep_sharply():
 def main():
     """The app's, with such a model."""
     cost = FixedCost(float(os.environ["BENCH_BATCH_COST_S"]), float(os.environ["BENCH_ROW_COST_S"]))
-    run = runtime.OnnxModel.run
-    runtime.OnnxModel.run = lambda model, tensors: cost.run(model, run, tensors)
+    run = runtime.OnnxModel._run  # one run of at most max_records rows
+    runtime.OnnxModel._run = lambda model, tensors: cost.run(model, run, tensors)
     if APP_BEGINS not in children._BEGIN:
         raise RuntimeError("worker processes are not started as they were; their models would cost nothing")
     children._BEGIN = children._BEGIN.replace(APP_BEGINS, WE_BEGIN)

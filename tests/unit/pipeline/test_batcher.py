@@ -60,6 +60,20 @@ def test_what_is_there_leaves_together_if_that_is_allowed_and_nothing_waits_for_
     assert batcher.take().runs == [4]
 
 
+def test_gathering_for_a_batch_ends_when_it_is_due(batcher):
+    batcher.allow(3)
+    assert batcher.lacks() == 4
+    batcher.add(sized(1, 1, 1))
+    assert (batcher.room(), batcher.lacks()) == (9, 1)
+
+
+def test_an_empty_batcher_expects_records_like_the_last(batcher):
+    batcher.allow(3)
+    batcher.add(sized(20, 20, 20, 20))
+    batcher.take()
+    assert batcher.room() == 5  # of 12: 100 bytes at most
+
+
 def test_a_batch_is_due_at_the_byte_that_fills_it(batcher):
     batcher.add(sized(60, 39))
     assert (batcher.due_in(), batcher.size_bytes) == (0.5, 99)
