@@ -128,7 +128,7 @@ class BrokerWorld(World):
         self.transactional = transactional
         self._kafka = kafka
         self._topic, output, dead_letters = (topics(name, 2) for name in ("events", "predictions", "dead-letters"))
-        self._outputs = (output, dead_letters)
+        self._outputs, self.output_topic = (output, dead_letters), output
         self._group = f"contract-{uuid.uuid4().hex[:12]}"
         clock, watchdog, observer = SystemClock(), Watchdog(SystemClock()), RecordingObserver()
         policy = ClientPolicy(kafka, "contract")
