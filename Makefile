@@ -4,11 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.8
 INSTALLED := .venv/.installed
+PYTORCH_VENV ?= .venv-pytorch
+# LightGBM's wheel takes libgomp from the system; where there is none, the copy in scikit-learn's wheel serves the tests.
+OPENMP := .venv/lib/openmp
 # Tests wait for brokers more than they compute; they share one broker however many run.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick check stack stack-down bench bench-stages soak chaos fuzz docs format clean
+.PHONY: help install demo test test-pytorch test-quick check stack stack-down bench bench-stages soak chaos fuzz docs format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,18 +22,24 @@ $(INSTALLED): uv.lock pyproject.toml
 	@echo "installing everything into .venv, as locked in uv.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
-	$(BIN)/uv sync --quiet --frozen --all-extras --python $(BIN)/python
+	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra pytorch --python $(BIN)/python
+	@mkdir -p $(OPENMP) && ln -sf $(CURDIR)/.venv/lib/python*/site-packages/scikit_learn.libs/libgomp-*.so* $(OPENMP)/libgomp.so.1 || true
 	@touch $@
 
 demo: install ## the whole product in one process: no server, no configuration
 	$(BIN)/inference-worker demo
 
 test: install ## every test a Python-only machine can run, a real Kafka included
-	$(BIN)/python -m pytest --ignore tests/chaos -n $(TEST_PROCESSES) --dist worksteal
+	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest --ignore tests/chaos -n $(TEST_PROCESSES) --dist worksteal
 	$(BIN)/python -m pytest tests/chaos -m "not chaos" -n $(TEST_PROCESSES) --dist worksteal
 
+# An environment of its own: PyPI's PyTorch for Linux is a CUDA build, 3 GB to download, 6.3 GB with its environment.
+test-pytorch: install ## models export from PyTorch, with PyTorch itself; needs 7 GB of disk
+	UV_PROJECT_ENVIRONMENT=$(PYTORCH_VENV) $(BIN)/uv sync --quiet --frozen --extra pytorch --compile-bytecode
+	$(PYTORCH_VENV)/bin/python -m pytest tests/pytorch/proof.py
+
 test-quick: install ## the tests that need no broker
-	$(BIN)/python -m pytest -m "not broker" -q
+	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest -m "not broker" -q
 
 check: install ## format, lint, types, imports, generated docs, security lint, and `make test`
 	$(BIN)/ruff format --check
@@ -72,4 +81,4 @@ format: install ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix
 
 clean: stack-down ## remove what the build and the demo made
-	rm -rf .venv var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(PYTORCH_VENV) var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

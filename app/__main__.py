@@ -18,6 +18,7 @@ cli = typer.Typer(
 cli.command()(demo.demo)
 cli.command()(run.run)
 cli.command(hidden=True)(run.run_slot)
+cli.command(hidden=True)(run.run_shadow)
 cli.command()(check_config.check_config)
 cli.add_typer(models.app, name="models")
 

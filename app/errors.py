@@ -2,13 +2,15 @@
 
 AppError
   StartupError     exit 2, nothing consumed          BadSettings, ModelMissing, ModelInvalid, SchemaMissing,
-                                                     SchemaIncompatible, BrokerRefused, NotReachable
+                                                     SchemaIncompatible, HandlerInvalid, BrokerRefused, StoreRefused,
+                                                     NotReachable
   RejectedRecord   dead-letter this row, carry on    DecodeFailed
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
                                                      Aborted, InDoubt
-  FatalError       exit 1, commit nothing new        ModelFailed, Fenced, DeliveryFailed, DeadLetterFlood,
-                                                     ConsumerDead
+  FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
+                                                     DeadLetterFlood, ConsumerDead
   DrainDeadline    exit 3, what is left is read again
+  RolloutRefused   a command ends, nothing changed   RolloutConflict
 
 Feature and output rejects are columns of reasons, not exceptions: see `records.Rejection`.
 """
@@ -75,8 +77,16 @@ class SchemaIncompatible(StartupError):
     """A schema lacks a field the model needs, cannot be resolved, or is refused by the gate."""
 
 
+class HandlerInvalid(StartupError):
+    """A pipeline's handler cannot be imported, is none, refuses, or fails on rows it must be able to handle."""
+
+
 class BrokerRefused(StartupError):
     """The broker cannot be reached or refuses us: authentication, TLS, topic, permission, group protocol."""
+
+
+class StoreRefused(StartupError):
+    """The model store refuses us: no credentials, wrong ones, or no permission."""
 
 
 class NotReachable(StartupError):
@@ -128,7 +138,15 @@ class FatalError(AppError):
 
 
 class ModelFailed(FatalError):
-    """The model itself failed; no row was scored."""
+    """The model itself failed; no row was scored. Where a pipeline has a fallback, that answers instead."""
+
+
+class OutputRefused(ModelFailed):
+    """A row has a bad output and `bad_output` is stop: nobody is to answer instead."""
+
+
+class HandlerFailed(ModelFailed):
+    """A pipeline's handler failed, on rows that are known to be good too; the same as its model failing."""
 
 
 class Fenced(FatalError):
@@ -149,3 +167,11 @@ class ConsumerDead(FatalError):
 
 class DrainDeadline(AppError):
     """Told to stop, the worker could not finish in time. Exit 3; what is left is read again."""
+
+
+class RolloutRefused(AppError):
+    """What was asked for does not fit the rollout that is in force; it was not changed."""
+
+
+class RolloutConflict(RolloutRefused):
+    """Somebody else changed the rollout meanwhile; look at what they did and decide again."""

@@ -12,25 +12,59 @@ from app.records import IntArray, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One version was asked about rows of a batch, which took so long; failed: it is at fault itself.
+
+    seconds: None if it was not asked about its rows, having failed before. answered, rows_failed, bad_output: what
+    became of the rows; they add up to all.
+    """
+
+    model: str
+    version: str
+    seconds: float | None
+    failed: bool = False
+    answered: int = 0
+    rows_failed: int = 0
+    bad_output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BatchScored:
-    """A batch went through the model; nothing of it is committed yet. runs: see `Batch.runs`."""
+    """A batch went through the models that its records were for; nothing of it is committed yet.
+
+    runs: see `Batch.runs`.
+    """
 
     rows: int
     cause: str
     waited_s: float
     scored_s: float
-    model_s: float
-    model: str
-    version: str
+    asked: tuple[Asked, ...]
     runs: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLookups:
+    """Rows of a batch that were looked up in a result cache: each was answered from it, or the model had to.
+
+    errors: the shared store was asked about them and gave nothing usable. skipped: it was not asked, having failed.
+    """
+
+    model: str
+    version: str
+    hits: int
+    misses: int
+    errors: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of the records of a batch; counted only once it is committed.
+    """What became of those records of a batch that one version answered; counted only once they are committed.
 
     timestamps_ms: of every record with an outcome. confidence: (m,) of the predictions, or None.
     results: predicted class → how often. rejected: (stage, reason) → how often.
+    answered_by: as in the predictions.
     """
 
     model: str
@@ -41,6 +75,7 @@ class Outcomes:
     rejected: Mapping[tuple[Stage, Reason], int]
     timestamps_ms: IntArray
     confidence: npt.NDArray[Any] | None = None
+    answered_by: str = "stable"
 
     @property
     def dead_lettered(self) -> int:
@@ -51,6 +86,39 @@ class Outcomes:
     def records(self) -> int:
         """Records with an outcome."""
         return self.predicted + self.skipped + self.dead_lettered
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """A loaded version and its part: an arm's name, "standby" or "previous"."""
+
+    version: str
+    digest: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """This rollout page is in force from the next batch on, with these versions loaded."""
+
+    model: str
+    revision: int
+    versions: tuple[InUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowCounted:
+    """What became of rows that stable answered and a shadow was to answer as well; each is counted once.
+
+    dropped: never asked about, for want of time, room or a process. differences: the largest of each row compared.
+    """
+
+    version: str
+    agreed: int = 0
+    disagreed: int = 0
+    failed: int = 0
+    dropped: int = 0
+    differences: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +136,18 @@ class Committed:
 
 # A metric's name, its labels in order, and its value.
 Sample = tuple[str, tuple[tuple[str, str], ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsLook:
+    """What workers showed of one model at a moment. workers: name → its samples.
+
+    unread: a worker, or whoever was asked about them, → why nothing is known of it.
+    """
+
+    workers: Mapping[str, Sequence[Sample]]
+    unread: Mapping[str, str] = field(default_factory=dict)
+    at_s: float = 0.0  # epoch; of a look at the past only
 
 
 @dataclass(frozen=True, slots=True)

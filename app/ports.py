@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from app.facts import BatchScored, Committed, Pulse, Sample
-from app.records import DeadLetter, Predictions, Record, TopicPartition
+from app.facts import BatchScored, Committed, Pulse, Sample, Serving, ShadowCounted
+from app.records import DeadLetter, IntArray, Predictions, Record, TopicPartition
 from app.specs import InputSpec, Output
 
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -50,6 +50,63 @@ class Model(Protocol):
 
     def check(self) -> None:
         """Score the golden rows again. Raises ModelFailed if they fail or differ: the model itself is at fault."""
+        ...
+
+
+class RolloutArm(Protocol):
+    """One of those who may answer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+
+
+class ModelChooser(Protocol):
+    """One rollout page: which version answers a record is a function of its key and this page alone.
+
+    Two pages are equal if they say the same.
+    """
+
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def previous(self) -> str | None:
+        """The version that was stable before the one that is."""
+        ...
+
+    @property
+    def arms(self) -> Sequence[RolloutArm]:
+        """Who may answer, the first of them stable."""
+        ...
+
+    @property
+    def versions(self) -> Sequence[str]:
+        """Every version that has to be loaded and warm, without repetition, stable first."""
+        ...
+
+    def choose(self, keys: Sequence[bytes | None]) -> IntArray | None:
+        """The arm of each record as an index into `arms`, (n,); None if the first answers all."""
+        ...
+
+
+class RolloutObserver(Protocol):
+    """Told what becomes of rollout pages. Any thread."""
+
+    def serving(self, fact: Serving) -> None: ...
+    def rollout_failed(self, model: str, error: str) -> None:
+        """A page, or a version it needs, could not be read or used; error: the name of its kind."""
+        ...
+
+
+class ShadowObserver(Protocol):
+    """Told what becomes of a shadow and of its rows. Any thread."""
+
+    def shadow_counted(self, fact: ShadowCounted) -> None: ...
+    def shadow_failed(self, version: str, error: str) -> None:
+        """Its process was lost or could not do its work; error: the name of its kind."""
         ...
 
 

@@ -33,6 +33,7 @@ from yaml.constructor import ConstructorError
 
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
+from app.models.store_access import StoreAccess
 
 PREFIX = "INFERENCE_"
 DELIMITER = "__"
@@ -45,6 +46,7 @@ ALIASES = {
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+HandlerPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
 
 
@@ -244,6 +246,20 @@ class DeadLetterLimitSettings(Section):
     window_s: Seconds = 60.0
 
 
+class FallbackSettings(Section):
+    """Who answers while a model version itself fails (its golden rows fail too), each only after the one before."""
+
+    previous: bool = Field(
+        default=False,
+        description="The version before stable, which is kept loaded for that. (Where another arm of a rollout fails, "
+        "stable answers whatever is set here)",
+    )
+    constant: bool = Field(
+        default=False, description="The answer that the failing version's manifest has under `fallback`, if it has one"
+    )
+    retry_s: Seconds = Field(10.0, description="A version that failed is left alone for so long, then tried once")
+
+
 class Pipeline(Section):
     """From some topics through one model to another topic."""
 
@@ -256,10 +272,29 @@ class Pipeline(Section):
     event_schema: str | None = Field(None, description="Reader schema; default: the model manifest's")
     prediction_schema: str | None = Field(None, description="Output schema; default: the model manifest's")
     output_partitioning: Literal["source", "key"] = "source"
+    handler: HandlerPath | None = Field(
+        None,
+        description="`package.module:Class`, code of your own in the place of the manifest's feature or output mapping "
+        "(docs/HANDLERS.md); it runs as the worker",
+    )
     bad_output: Literal["dead_letter", "clip", "stop"] = Field(
         "dead_letter",
         description="For outputs that are not finite or outside the manifest's bounds; `clip` brings finite values to "
         "the nearest bound, `stop` ends the worker",
+    )
+    fallback: FallbackSettings = FallbackSettings()
+    on_model_failure: Literal["stop", "dead_letter"] = Field(
+        "stop",
+        description="When the model itself fails and no fallback answers: `stop` ends the worker and rejects nothing; "
+        "`dead_letter` goes on, up to dead_letter_limit",
+    )
+    shadow_topic: TopicName | None = Field(
+        None,
+        description="Where the comparisons of a shadow rollout go; if set, it has to be there at start. Default: "
+        "`<output_topic>.shadow`, asked for when a shadow begins",
+    )
+    shadow_memory_bytes: Annotated[int, Field(ge=268_435_456, le=1_099_511_627_776)] = Field(
+        1_073_741_824, description="What a shadow's process may use, beside worker.memory_budget_bytes"
     )
     batch: Batch = Batch()
     dead_letter_limit: DeadLetterLimitSettings = DeadLetterLimitSettings()
@@ -269,7 +304,14 @@ class Pipeline(Section):
         outputs = {self.output_topic, self.dead_letter_topic}
         if len(outputs) < 2 or outputs & set(self.input_topics):
             raise ValueError("input, output and dead-letter topics must all be different")
+        if self.comparison_topic in outputs | set(self.input_topics):
+            raise ValueError(f"shadow_topic: {self.comparison_topic} is another topic of the pipeline")
         return self
+
+    @property
+    def comparison_topic(self) -> str:
+        """Where the comparisons of a shadow go."""
+        return self.shadow_topic or f"{self.output_topic}.shadow"
 
 
 class Delivery(Section):
@@ -281,13 +323,114 @@ class Delivery(Section):
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "none"
 
 
+class ModelCache(WithSecrets):
+    """Answers kept in front of each model version: in this process, and on request shared through Redis."""
+
+    enabled: bool = Field(default=False, description="Pays for slow models and rows that come again: docs/CACHE.md")
+    max_bytes: Annotated[int, Field(ge=0, le=1_099_511_627_776)] = Field(
+        67_108_864, description="Of each loaded version in each process, beside worker.memory_budget_bytes"
+    )
+    ttl_s: Seconds = Field(300.0, description="How long an answer is kept, in this process and in Redis")
+    redis_url: str | None = Field(None, description="redis://, rediss:// or unix://; trusted like the model store")
+    redis_username: str | None = None
+    redis_password: SecretStr | None = None
+    redis_password_file: Path | None = None
+    redis_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities to trust with rediss://; default: the system's"
+    )
+    budget_s: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = Field(
+        0.003, description="What a batch may wait for Redis at most"
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("expected redis://host:port/database, rediss:// or unix://")
+        if url is not None and "?" in url:  # the client would take any of its options from there, time-outs too
+            raise ValueError("options in the URL are not taken")
+        return _without_credentials(url, "redis_username and redis_password_file")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = [name for name in type(self).model_fields if name.startswith("redis_") and getattr(self, name)]
+        if given and self.redis_url is None:
+            raise ValueError(f"{', '.join(given)} is of no use without redis_url")
+        if self.redis_ca_file is not None:
+            if not (self.redis_url or "").startswith("rediss://"):
+                raise ValueError("redis_ca_file needs a redis_url that begins with rediss://")
+            _check_file("redis_ca_file", self.redis_ca_file)
+        return self
+
+    def password(self) -> str | None:
+        """The Redis password."""
+        return self.secret("redis_password")
+
+
+class StoreOptions(WithSecrets):
+    """How to reach a bucket; what is not given here comes from the environment that the cloud's own tools use."""
+
+    endpoint: str | None = Field(None, description="Of a server that speaks S3, of an emulator; default: the cloud's")
+    region: str | None = Field(None, description="s3:// only")
+    allow_http: bool = Field(default=False, description="Let the endpoint be http://: nothing is encrypted")
+    ca_file: Path | None = Field(None, description="PEM file of further authorities to trust for the endpoint")
+    access_key_id: str | None = Field(None, description="s3:// only")
+    secret_access_key: SecretStr | None = None
+    secret_access_key_file: Path | None = None
+    session_token: SecretStr | None = None
+    session_token_file: Path | None = None
+    service_account_file: Path | None = Field(None, description="gs:// only: JSON key of the service account")
+    account_name: str | None = Field(None, description="az:// only")
+    account_key: SecretStr | None = None
+    account_key_file: Path | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        return _without_credentials(url, "access_key_id and secret_access_key_file")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.endpoint and self.endpoint.startswith("http://") and not self.allow_http:
+            raise ValueError("endpoint is http://: nothing would be encrypted; set allow_http if that is meant")
+        secret = self.secret_access_key is not None or self.secret_access_key_file is not None
+        if (self.access_key_id is not None) != secret:
+            raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) are needed together")
+        for name in ("ca_file", "service_account_file"):
+            if (file := getattr(self, name)) is not None:
+                _check_file(name, file)
+        return self
+
+    def access(self) -> StoreAccess:
+        """For the store, secrets in the clear."""
+        return StoreAccess(
+            endpoint=self.endpoint,
+            region=self.region,
+            allow_http=self.allow_http,
+            ca_file=self.ca_file,
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret("secret_access_key"),
+            session_token=self.secret("session_token"),
+            service_account_file=self.service_account_file,
+            account_name=self.account_name,
+            account_key=self.secret("account_key"),
+        )
+
+
 class Models(Section):
     """Where models come from."""
 
-    store: str = Field("file://var/models", description="file:// and a folder")
-    rollout_poll_s: Seconds = Field(
-        2.0, description="Read at start for now; models are swapped without a restart later"
+    store: str = Field(
+        "file://var/models", description="`file://` and a folder, or `s3://`, `gs://`, `az://`, a bucket and a prefix"
     )
+    store_options: StoreOptions = StoreOptions()
+    rollout_poll_s: Seconds = Field(2.0, description="How often each pipeline looks for a new rollout page")
+    providers: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        ("CPUExecutionProvider",),
+        description="ONNX Runtime's execution providers, the preferred one first; one that this build of ONNX Runtime "
+        "does not have is an error at start",
+    )
+    cache: ModelCache = ModelCache()
 
 
 class Http(Section):
@@ -401,7 +544,9 @@ def _loop(pipelines: tuple[Pipeline, ...]) -> list[str]:
     leads_to: dict[str, set[str]] = {}
     for pipeline in pipelines:
         for topic in pipeline.input_topics:
-            leads_to.setdefault(topic, set()).update({pipeline.output_topic, pipeline.dead_letter_topic})
+            leads_to.setdefault(topic, set()).update(
+                {pipeline.output_topic, pipeline.dead_letter_topic, pipeline.comparison_topic}
+            )
 
     def follow(path: list[str]) -> list[str]:
         for topic in sorted(leads_to.get(path[-1], ())):
@@ -525,8 +670,8 @@ _VALUE_NOT_SHOWN = frozenset({"missing", "extra_forbidden", "model_type", "model
 
 
 def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
-    secret = any(word in where for word in ("password", "secret")) or "@" in str(value)  # user:password@host
-    return "…" if secret else value
+    secret = any(word in where for word in ("password", "secret", "account_key", "session_token"))
+    return "…" if secret or "@" in str(value) else value  # user:password@host
 
 
 class _EachKeyOnce(yaml.SafeLoader):

@@ -193,6 +193,42 @@ class ValueOutput(Spec):
 
 Output = Annotated[ProbabilitiesOutput | ValueOutput, Field(discriminator="kind")]
 
+Constant = bool | int | float | str | tuple[float, ...]
+
+
+class FallbackAnswer(Spec):
+    """What is answered where no version can: a value for each prediction-schema field that the outputs fill."""
+
+    fields: dict[str, Constant]
+
+    def check(self, outputs: tuple[Output, ...]) -> None:
+        """Raises ValueError, naming the field, if these outputs could not have given this answer."""
+        wanted = {name: (spec, quantity) for spec in outputs for name, quantity in spec.fields.items()}
+        if self.fields.keys() != wanted.keys():
+            found, needed = (", ".join(sorted(names)) or "none" for names in (self.fields, wanted))
+            raise ValueError(f"fallback has the fields {found}, the outputs fill {needed}")
+        for name, (spec, quantity) in wanted.items():
+            if not _could_be(self.fields[name], spec, quantity):
+                raise ValueError(f"fallback.{name}: {self.fields[name]!r} is no {quantity} of output {spec.name!r}")
+
+
+def _could_be(value: Constant, spec: Output, quantity: Quantity) -> bool:
+    if isinstance(spec, ProbabilitiesOutput):
+        if quantity == "class":  # True == 1: the type has to be right as well
+            return any(type(value) is type(label) and value == label for label in spec.classes)
+        if quantity == "positive":
+            return isinstance(value, bool)
+        if quantity == "probabilities":
+            return isinstance(value, tuple) and len(value) == len(spec.classes) and _is_distribution(value)
+    if isinstance(value, bool | str | tuple):
+        return False
+    low, high = (spec.min, spec.max) if isinstance(spec, ValueOutput) else (0.0, 1.0)
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _is_distribution(values: tuple[float, ...]) -> bool:
+    return min(values) >= 0 and abs(math.fsum(values) - 1) <= 1e-4
+
 
 def _check_bounds(name: str, low: float | None, high: float | None) -> None:
     if low is not None and high is not None and low > high:

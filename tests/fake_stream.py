@@ -11,7 +11,7 @@ from fakes import NOW_MS, FakeRecord
 
 from app.clock import SystemClock
 from app.errors import Aborted, BrokerUnavailable, InDoubt
-from app.facts import BatchScored, Outcomes
+from app.facts import Asked, BatchScored, Outcomes
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.records import Batch, Origin, TopicPartition, predictions_of, source_of
@@ -265,8 +265,8 @@ def copy_offsets(batch, origin):
     return ScoredBatch(
         predictions=predictions_of(values, [None] * rows, partitions),
         dead_letters=[],
-        scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, 0.001, "fake", "1", batch.runs),
-        outcomes=Outcomes("fake", "1", rows, 0, {"0": rows}, {}, origin.timestamps_ms, np.ones(rows)),
+        scored=BatchScored(rows, batch.cause, batch.waited_s, 0.001, (Asked("fake", "1", 0.001),), batch.runs),
+        outcomes=(Outcomes("fake", "1", rows, 0, {"0": rows}, {}, origin.timestamps_ms, np.ones(rows)),),
     )
 
 

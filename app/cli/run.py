@@ -25,3 +25,14 @@ def run(config: ConfigFile) -> None:
 def run_slot(config: ConfigFile, slot: int, line: int) -> None:
     """One of several processes: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
     raise typer.Exit(wiring.run_slot(config, json.load(sys.stdin), slot, line))
+
+
+def run_shadow(
+    config: ConfigFile,
+    pipeline: Annotated[str, typer.Option()],
+    version: Annotated[str, typer.Option()],
+    worker: Annotated[int, typer.Option()],
+    line: int,
+) -> None:
+    """A version beside a worker: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
+    raise typer.Exit(wiring.run_shadow(config, json.load(sys.stdin), pipeline, version, worker=worker, line=line))

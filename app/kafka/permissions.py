@@ -15,7 +15,10 @@ _FLAGS = {"Topic": "--topic", "Group": "--group", "TransactionalId": "--transact
 
 @dataclass(frozen=True, slots=True)
 class PipelineUse:
-    """What one pipeline uses of the cluster. `transactional_id` is None in at-least-once."""
+    """What one pipeline uses of the cluster.
+
+    transactional_id: None in at-least-once. shadow: where comparisons go, None if no shadow is provided for.
+    """
 
     pipeline: str
     inputs: tuple[str, ...]
@@ -24,11 +27,12 @@ class PipelineUse:
     group_id: str
     transactional_id: str | None
     keeps_partition: bool
+    shadow: str | None = None
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Read or written."""
-        return (*self.inputs, self.output, self.dead_letters)
+        return (*self.inputs, self.output, self.dead_letters, *((self.shadow,) if self.shadow else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Permission:
 def permissions(use: PipelineUse) -> Sequence[Permission]:
     """Everything this pipeline needs, and nothing else."""
     needed = [Permission("Read", "Topic", topic) for topic in use.inputs]
-    needed += [Permission("Write", "Topic", topic) for topic in (use.output, use.dead_letters)]
+    needed += [Permission("Write", "Topic", topic) for topic in use.topics[len(use.inputs) :]]
     needed.append(Permission("Read", "Group", use.group_id))
     if use.transactional_id is not None:
         needed.append(Permission("Write", "TransactionalId", use.transactional_id))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from app.specs import InputSpec, Output, Spec
+from app.specs import FallbackAnswer, InputSpec, Output, Spec
 
 MODEL_FILE = "model.onnx"
 
@@ -82,6 +82,7 @@ class ModelCard(Spec):
 
     data: what it was trained on, in words; "generated" where the rows describe nobody.
     training: how to make it again (estimator, rows, seed, library versions).
+    fallback: what to answer while the model itself fails, for pipelines that want that.
     """
 
     data: str
@@ -93,6 +94,7 @@ class ModelCard(Spec):
     reference: dict[str, Reference] = Field(default_factory=dict)
     metrics: dict[str, int | float] = Field(default_factory=dict)
     training: dict[str, int | float | str] = Field(default_factory=dict)
+    fallback: FallbackAnswer | None = None
 
     @model_validator(mode="after")
     def _golden_rows_are_of_these_inputs_and_outputs(self) -> Self:
@@ -111,6 +113,12 @@ class ModelCard(Spec):
         twice = sorted({field for field in fields if fields.count(field) > 1})
         if twice:
             raise ValueError(f"more than one output fills {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_fallback_could_be_an_answer(self) -> Self:
+        if self.fallback is not None:
+            self.fallback.check(self.outputs)
         return self
 
 

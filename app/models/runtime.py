@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from app.errors import ModelFailed, ModelInvalid
+from app.errors import BadSettings, ModelFailed, ModelInvalid
+from app.models.batch_invariance import in_buckets, worst_difference
 from app.models.manifest import MODEL_FILE, Manifest, Rows
 from app.models.model_store import StoredModel
 from app.ports import Tensors
@@ -42,6 +43,7 @@ DTYPES = {
 }
 # A folder that cannot exist: a graph that points at tensors on the disk finds none, wherever we were started.
 NO_FOLDER = "/dev/null/none"
+CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,15 @@ class RuntimePolicy:
     """How sessions run. Threads come from `cpu_quota()`, never from the host's core count.
 
     warm_up_rows: batch sizes scored once before the model counts as loaded. max_rows: given to the model at a time.
+    buckets: rising batch sizes for models whose answers depend on it.
+    providers: execution providers of ONNX Runtime, the preferred one first; CPU takes what they leave.
     """
 
     intra_op_threads: int = 1
     inter_op_threads: int = 1
     warm_up_rows: tuple[int, ...] = (1, 32, 512)
+    buckets: tuple[int, ...] = (32, 128, 512)
+    providers: tuple[str, ...] = (CPU,)
     max_rows: int = 512
 
 
@@ -61,6 +67,8 @@ class OnnxModel:
     """One version of one model in ONNX Runtime; a `ports.Model`. Made by `load_model`.
 
     load_s: seconds from the stored bytes to a verified and warm model.
+    buckets: the sizes its batches are padded to; empty if any will do.
+    provider: the execution provider that gets every operator it has a kernel for.
     """
 
     def __init__(
@@ -74,11 +82,14 @@ class OnnxModel:
         self.name = manifest.model
         self.version = manifest.version
         self.digest = manifest.model_digest
+        self.file_digests = manifest.digest
         self.event_schema = manifest.event_schema
         self.prediction_schema = manifest.prediction_schema
         self.inputs: tuple[InputSpec, ...] = manifest.inputs
         self.outputs: tuple[Output, ...] = manifest.outputs
         self.load_s = 0.0
+        self.buckets: tuple[int, ...] = ()
+        self.provider: str = session.get_providers()[0]
 
     def run(self, tensors: Tensors) -> dict[str, Array]:
         """Score one batch, see `ports.Model`, `max_rows` at a time. Raises ModelFailed; then no row was scored."""
@@ -92,6 +103,9 @@ class OnnxModel:
         return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
 
     def _run(self, tensors: Tensors) -> dict[str, Array]:
+        return in_buckets(self._ask, tensors, self.buckets) if self.buckets else self._ask(tensors)
+
+    def _ask(self, tensors: Tensors) -> dict[str, Array]:
         try:
             arrays = self._session.run(self._output_names, tensors)
         except ORT_ERRORS as exc:
@@ -105,11 +119,8 @@ class OnnxModel:
 
     def check(self) -> None:
         """Score the golden rows. Raises ModelFailed if the model fails on them, or no longer answers as it did."""
-        golden, what = self._manifest.golden, f"model {self.name!r} version {self.version}"
         try:
-            answers = self.run(golden_tensors(self._manifest))
-            for output in self.outputs:
-                _compare(answers[output.name], golden.outputs[output.name], golden.atol, output, what)
+            _compare_golden(self, self._manifest, f"model {self.name!r} version {self.version}")
         except (ModelFailed, ModelInvalid) as exc:
             raise ModelFailed(f"the model is at fault, not the records: its golden rows fail too: {exc}") from exc
 
@@ -118,9 +129,11 @@ def load_model(stored: StoredModel, policy: RuntimePolicy) -> OnnxModel:
     """Verify, load, check and warm up one version.
 
     Raises ModelInvalid, saying what differs from the manifest and by how much, if a digest, the graph's
-    inputs or outputs or the golden rows do not agree with it, or ONNX Runtime refuses the graph.
+    inputs or outputs or the golden rows do not agree with it, or ONNX Runtime refuses the graph; BadSettings if
+    an execution provider of the policy is not to be had.
     """
     started = time.perf_counter()
+    _check_providers(policy)
     manifest = stored.manifest
     what = f"model {manifest.model!r} version {manifest.version}"
     _check_digests(stored, what)
@@ -146,6 +159,15 @@ def _check_digests(stored: StoredModel, what: str) -> None:
             raise ModelInvalid(f"{what}: {name} has the digest {found}, its manifest says {expected}")
 
 
+def _check_providers(policy: RuntimePolicy) -> None:
+    offered = ort.get_available_providers()
+    if absent := [name for name in policy.providers if name not in offered]:
+        raise BadSettings(
+            f"models.providers: {', '.join(absent)} is not in this build of ONNX Runtime {ort.__version__}, "
+            f"which offers {', '.join(offered)}"
+        )
+
+
 def _session(stored: StoredModel, policy: RuntimePolicy) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = policy.intra_op_threads
@@ -161,7 +183,14 @@ def _session(stored: StoredModel, policy: RuntimePolicy) -> ort.InferenceSession
         options.add_external_initializers_from_files_in_memory(
             list(outside), list(outside.values()), [len(content) for content in outside.values()]
         )
-    return ort.InferenceSession(stored.files[MODEL_FILE], options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(stored.files[MODEL_FILE], options, providers=list(policy.providers))
+    session.disable_fallback()  # a device that fails is an error, not a slower model nobody asked for
+    if left_out := [name for name in policy.providers if name not in session.get_providers()]:
+        raise BadSettings(
+            f"models.providers: {', '.join(left_out)} is in this build of ONNX Runtime but does not start here "
+            "(driver, device or one of its libraries)"
+        )
+    return session
 
 
 def _check_inputs(session: ort.InferenceSession, manifest: Manifest, what: str) -> None:
@@ -202,13 +231,22 @@ def _check_shape(found: list[int | str | None], row: tuple[int, ...], what: str)
 
 
 def _warm_up(model: OnnxModel, manifest: Manifest, policy: RuntimePolicy, what: str) -> None:
-    """Compare the golden rows, then score them repeated to each warm-up size."""
-    golden = golden_tensors(manifest)
-    answers = model.run(golden)
-    for output in manifest.outputs:
-        _compare(answers[output.name], manifest.golden.outputs[output.name], manifest.golden.atol, output, what)
-    for rows in policy.warm_up_rows:
-        model.run({name: np.resize(tensor, (rows, *tensor.shape[1:])) for name, tensor in golden.items()})
+    """Compare the golden rows, then score them in other batches, of the warm-up sizes too."""
+    golden, atol = golden_tensors(manifest), manifest.golden.atol
+    _compare_golden(model, manifest, what)
+    found = worst_difference(model.run, golden, policy.warm_up_rows)
+    if found.by <= atol:
+        return
+    model.buckets = policy.buckets
+    otherwise = f"{what} answers a row otherwise in other company than alone: {found}, allowed {atol:g}"
+    padded_to = f"padded to {', '.join(map(str, policy.buckets))} rows"
+    try:
+        _compare_golden(model, manifest, padded_to)
+    except (ModelFailed, ModelInvalid) as exc:
+        raise ModelInvalid(f"{otherwise}; {exc}") from exc
+    padded = worst_difference(model.run, golden, policy.buckets)
+    if padded.by > atol:
+        raise ModelInvalid(f"{otherwise}; {padded_to}: {padded}")
 
 
 def golden_tensors(manifest: Manifest) -> dict[str, Array]:
@@ -220,6 +258,13 @@ def golden_tensor(spec: InputSpec, rows: Rows) -> Array:
     """Shape the golden rows of one input into the tensor the model takes."""
     tensor = np.array(rows, spec.dtype)
     return tensor if spec.shape is None else tensor.reshape(-1, *spec.shape)
+
+
+def _compare_golden(model: OnnxModel, manifest: Manifest, what: str) -> None:
+    golden = manifest.golden
+    answers = model.run(golden_tensors(manifest))
+    for output in manifest.outputs:
+        _compare(answers[output.name], golden.outputs[output.name], golden.atol, output, what)
 
 
 def _compare(answer: Array, golden: Rows, atol: float, output: Output, what: str) -> None:

@@ -55,6 +55,8 @@ def with_ended(ended: Counted, samples: Samples) -> dict[Series, Fraction]:
 def _merged(spec: MetricSpec, values: Sequence[float | Fraction]) -> float:
     if spec.kind == "gauge" and spec.merge == "max":
         return float(max(values))
+    if spec.kind == "gauge" and spec.merge == "min":
+        return float(min(values))
     if spec.kind == "gauge" and spec.merge == "mean":
         return float(sum(values) / len(values))
     return float(sum((Fraction(value) for value in values), Fraction(0)))

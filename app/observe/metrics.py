@@ -6,6 +6,7 @@ and the batch histograms count work done, committed or not.
 """
 
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
-from app.facts import BatchScored, Committed, PaceState, Pulse, Sample
+from app.facts import BatchScored, CacheLookups, Committed, PaceState, Pulse, Sample, Serving, ShadowCounted
 from app.observe.column_histogram import ColumnHistogram
 from app.records import TopicPartition
 
@@ -21,6 +22,7 @@ _FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 _LATENCY_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10,
               30, 60, 300, 3600)  # fmt: skip
 _ROWS = tuple(float(2**power) for power in range(15))
+_DIFFERENCE = (1e-6, 1e-5, 1e-4, 1e-3, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _SHARE = tuple(step / 20 for step in range(1, 21))
 
 
@@ -38,7 +40,7 @@ class MetricSpec:
     labels: tuple[str, ...]
     meaning: str
     bounds: tuple[float, ...] = ()
-    merge: Literal["max", "mean", "sum"] = "max"
+    merge: Literal["max", "min", "mean", "sum"] = "max"
 
 
 TABLE = (
@@ -69,12 +71,62 @@ TABLE = (
         "Time in the model and its output checks, of a batch or of several that were taken together.", _FAST_S,
     ),
     MetricSpec(
+        "inference_cache_lookups_total", "counter", "rows", ("model", "version", "result"),
+        "Rows looked up in the result cache: hit; miss; error if the shared store gave nothing usable in time; skipped "
+        "if it was not asked, having failed before. The hit ratio is hit over all.",
+    ),
+    MetricSpec(
         "inference_prediction_confidence", "histogram", "share", ("pipeline", "version"),
         "Probability of the predicted class.", _SHARE,
     ),
     MetricSpec(
         "inference_model_load_seconds", "gauge", "seconds", ("model", "version"),
         "From the stored bytes to a verified and warm model.",
+    ),
+    MetricSpec(
+        "inference_model_provider_info", "gauge", "1", ("model", "version", "provider"),
+        "1 for the execution provider of ONNX Runtime that is preferred for a loaded version.",
+    ),
+    MetricSpec(
+        "inference_answers_total", "counter", "records", ("pipeline", "model", "version", "answered_by", "outcome"),
+        "Records by who answered (stable, canary, an arm's name, fallback), predicted or dead_lettered.",
+    ),
+    MetricSpec(
+        "inference_model_failures_total", "counter", "batches", ("pipeline", "model", "version"),
+        "Batches that a version failed on by its own fault: its golden rows failed as well.",
+    ),
+    MetricSpec(
+        "inference_model_rows_total", "counter", "rows", ("model", "version", "outcome"),
+        "Rows that were a version's to answer, committed or not: answered; failed, also if it was not asked because "
+        "it had failed before; or bad_output.",
+    ),
+    MetricSpec(
+        "inference_shadow_rows_total", "counter", "rows", ("pipeline", "model", "version", "result"),
+        "Rows that stable answered and a shadow was to answer as well: agreed; disagreed; failed, for want of a usable "
+        "answer; or dropped, never asked about for want of time, room or a process.",
+    ),
+    MetricSpec(
+        "inference_shadow_difference", "histogram", "1", ("pipeline", "model", "version"),
+        "Largest absolute difference between a shadow's and stable's probabilities, or values, of a row.", _DIFFERENCE,
+    ),
+    MetricSpec(
+        "inference_shadow_errors_total", "counter", "errors", ("pipeline", "model", "version", "error"),
+        "What became of shadow processes, by error: ShadowCrashed, ShadowHung, ShadowGivenUp, what kept one from its "
+        "work, or NotPublished for batches with comparisons that are not in the topic.",
+    ),
+    MetricSpec(
+        "inference_model_info", "gauge", "1", ("pipeline", "model", "version", "digest", "part"),
+        "1 for each loaded version, by its part: stable, canary, an arm's name, standby, or previous.",
+    ),
+    MetricSpec(
+        "inference_rollout_revision", "gauge", "revision", ("pipeline", "model"),
+        "The rollout page in force; of several processes, the oldest that one still serves by.",
+        merge="min",
+    ),
+    MetricSpec(
+        "inference_rollout_errors_total", "counter", "looks", ("model", "error"),
+        "Looks at the model store that found no usable page, or a version that could not be used, by error; what was "
+        "in force stays so.",
     ),
     MetricSpec(
         "inference_dead_letters_total", "counter", "records", ("pipeline", "stage", "reason"),
@@ -175,6 +227,7 @@ class Metrics:
                 histogram = ColumnHistogram(spec.name, spec.meaning, spec.labels, spec.bounds)
                 self.histograms[spec.name] = histogram
                 self._registry.register(histogram)
+        self._providers: dict[tuple[str, str], str] = {}
         self._busy: dict[str, float] = {}
         self._capacity: dict[str, float] = {}
 
@@ -193,6 +246,25 @@ class Metrics:
     def model_loaded(self, model: str, version: str, load_s: float) -> None:
         """A model version was loaded, verified and warmed up."""
         self.gauges["inference_model_load_seconds"].labels(model, version).set(load_s)
+
+    def model_runs_on(self, model: str, version: str, provider: str) -> None:
+        """A loaded version gives its operators to this execution provider first."""
+        self._providers[model, version] = provider
+        self.gauges["inference_model_provider_info"].labels(model, version, provider).set(1)
+
+    def cache_looked_up(self, fact: CacheLookups) -> None:
+        """A batch was looked up in a version's result cache. Any thread."""
+        rows = self.counters["inference_cache_lookups_total"]
+        counts = {"hit": fact.hits, "miss": fact.misses, "error": fact.errors, "skipped": fact.skipped}
+        for result, count in counts.items():
+            if count:
+                rows.labels(fact.model, fact.version, result).inc(count)
+
+    def model_unloaded(self, model: str, version: str) -> None:
+        """Nobody answers with it any more; another pipeline may have dropped it before."""
+        with suppress(KeyError):
+            self.gauges["inference_model_load_seconds"].remove(model, version)
+            self.gauges["inference_model_provider_info"].remove(model, version, self._providers.pop((model, version)))
 
     def partitions_changed(self, topic: str) -> None:
         """A topic has another number of partitions than before."""
@@ -215,12 +287,23 @@ class PipelineObserver:
         self._metrics, self._pipeline, self._slo_s = metrics, pipeline, slo_s
         self._counters, self._gauges, self._histograms = metrics.counters, metrics.gauges, metrics.histograms
         self._exported: set[_LagSeries] = set()
+        self._in_use: set[tuple[str, ...]] = set()  # label values of inference_model_info
 
     def batch_scored(self, fact: BatchScored) -> None:
         """A batch went through the model."""
         self._histograms["inference_batch_records"].observe((self._pipeline,), np.array(fact.runs))
         self._histograms["inference_batch_wait_seconds"].observe_one((self._pipeline,), fact.waited_s)
-        self._histograms["inference_model_seconds"].observe_one((fact.model, fact.version), fact.model_s)
+        for asked in fact.asked:
+            if asked.seconds is not None:
+                self._histograms["inference_model_seconds"].observe_one((asked.model, asked.version), asked.seconds)
+            rows = {"answered": asked.answered, "failed": asked.rows_failed, "bad_output": asked.bad_output}
+            for outcome, count in rows.items():
+                if count:
+                    self._counters["inference_model_rows_total"].labels(asked.model, asked.version, outcome).inc(count)
+            if asked.failed:
+                self._counters["inference_model_failures_total"].labels(
+                    self._pipeline, asked.model, asked.version
+                ).inc()
         self._counters["inference_batches_total"].labels(self._pipeline, fact.cause).inc(len(fact.runs))
 
     def committed(self, fact: Committed) -> None:
@@ -230,6 +313,10 @@ class PipelineObserver:
             records.labels(self._pipeline, "predicted").inc(outcomes.predicted)
             records.labels(self._pipeline, "dead_lettered").inc(outcomes.dead_lettered)
             records.labels(self._pipeline, "skipped").inc(outcomes.skipped)
+            answers = (self._pipeline, outcomes.model, outcomes.version, outcomes.answered_by)
+            for outcome, count in (("predicted", outcomes.predicted), ("dead_lettered", outcomes.dead_lettered)):
+                if count:
+                    self._counters["inference_answers_total"].labels(*answers, outcome).inc(count)
             for result, count in outcomes.results.items():
                 self._counters["inference_predictions_total"].labels(
                     self._pipeline, outcomes.model, outcomes.version, result
@@ -251,6 +338,26 @@ class PipelineObserver:
             self._histograms["inference_prediction_confidence"].observe(
                 (self._pipeline, version), np.concatenate(columns)
             )
+
+    def serving(self, fact: Serving) -> None:
+        """A rollout page came into force; nothing is exported any more about versions that are no longer loaded."""
+        info = self._gauges["inference_model_info"]
+        now: set[tuple[str, ...]] = {
+            (self._pipeline, fact.model, item.version, item.digest, item.part) for item in fact.versions
+        }
+        for labels in now:
+            info.labels(*labels).set(1)
+        for labels in self._in_use - now:
+            info.remove(*labels)
+        gone = {labels[1:3] for labels in self._in_use} - {labels[1:3] for labels in now}
+        for model, version in gone:
+            self._metrics.model_unloaded(model, version)
+        self._in_use = now
+        self._gauges["inference_rollout_revision"].labels(self._pipeline, fact.model).set(fact.revision)
+
+    def rollout_failed(self, model: str, error: str) -> None:
+        """A rollout page, or a version it needs, could not be read or used."""
+        self._counters["inference_rollout_errors_total"].labels(model, error).inc()
 
     def transaction(self, result: str) -> None:
         """A transaction ended, or was left to the broker."""
@@ -296,6 +403,31 @@ class PipelineObserver:
         for name, at in series:
             self._gauges[name].remove(at.topic, str(at.partition))
         self._exported -= series
+
+
+class ShadowMetrics:
+    """Feeds what becomes of one pipeline's shadow into the metrics; a `ports.ShadowObserver`."""
+
+    def __init__(self, metrics: Metrics, pipeline: str, model: str) -> None:
+        self._pipeline, self._model = pipeline, model
+        self._rows = metrics.counters["inference_shadow_rows_total"]
+        self._errors = metrics.counters["inference_shadow_errors_total"]
+        self._difference = metrics.histograms["inference_shadow_difference"]
+
+    def shadow_counted(self, fact: ShadowCounted) -> None:
+        """Rows were compared, or were not."""
+        results = {
+            "agreed": fact.agreed, "disagreed": fact.disagreed, "failed": fact.failed, "dropped": fact.dropped,
+        }  # fmt: skip
+        for result, count in results.items():
+            if count:
+                self._rows.labels(self._pipeline, self._model, fact.version, result).inc(count)
+        if fact.differences is not None and len(fact.differences):
+            self._difference.observe((self._pipeline, self._model, fact.version), fact.differences)
+
+    def shadow_failed(self, version: str, error: str) -> None:
+        """A shadow's process was lost, or could not do its work."""
+        self._errors.labels(self._pipeline, self._model, version, error).inc()
 
 
 def metrics_page() -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.errors import Reason, SchemaIncompatible, Stage
+from app.errors import ModelFailed, Reason, SchemaIncompatible, Stage
 from app.records import Columns, IntArray, Rejection
 from app.specs import Feature, Impute, InputSpec, NumberFeature, OneHotFeature, OrdinalFeature, TensorFeature
 
@@ -41,11 +41,13 @@ class Features:
     tensors: by input name, (len(rows), width) or (len(rows), *shape), C-contiguous, finite.
     rows: (m,) int64, the batch rows of the tensors' rows, in the order of the columns.
     rejected: one per other row, in the same order; `row` is the batch row.
+    failure: why there are no tensors, though no row is to blame: a handler that is at fault. Then `rows` are all.
     """
 
     tensors: dict[str, Array]
     rows: IntArray
     rejected: list[Rejection]
+    failure: ModelFailed | None = None
 
 
 class FeaturePlan:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import ModelFailed, Reason, Stage
+from app.errors import ModelFailed, OutputRefused, Reason, Stage
 from app.ports import Model, Tensors
 from app.records import IntArray, Rejection
-from app.specs import Output, ProbabilitiesOutput, Quantity
+from app.specs import Constant, Output, ProbabilitiesOutput, Quantity
 
 Array = npt.NDArray[Any]
 
@@ -81,13 +81,9 @@ def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) 
     """Score the rows; `rows[i]` is the batch row that row i of each tensor came from.
 
     Rows the model fails on are rejected as model_error, rows with bad outputs by the policy. Raises ModelFailed
-    if the golden rows say that the model is at fault, or the policy is to stop.
+    if the golden rows say that the model is at fault, and OutputRefused if the policy is to stop.
     """
-    try:
-        outputs = _answers(model, tensors, len(rows))
-        rejected: list[Rejection] = []
-    except ModelFailed:
-        outputs, rows, rejected = _isolated(model, tensors, rows)
+    outputs, rows, rejected = answers_of(model, tensors, rows)
     if policy.bad_output == "clip":
         outputs = {spec.name: _clipped(spec, outputs[spec.name]) for spec in model.outputs}
     if len(rows) and not all(_is_sound(spec, outputs[spec.name]) for spec in model.outputs):
@@ -95,7 +91,7 @@ def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) 
         found = [_bad_output(model, outputs, index, int(rows[index])) for index in np.flatnonzero(bad).tolist()]
         model.check()
         if policy.bad_output == "stop":
-            raise ModelFailed(f"{found[0].message}, and bad_output is stop")
+            raise OutputRefused(f"{found[0].message}, and bad_output is stop")
         rejected += found
         outputs = {spec.name: outputs[spec.name][~bad] for spec in model.outputs}
         rows = rows[~bad]
@@ -106,6 +102,33 @@ def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) 
         else:
             derived.fields |= dict.fromkeys(spec.fields, outputs[spec.name])
     return Inference(derived.fields, rows, rejected, derived.classes, derived.winner, derived.confidence)
+
+
+def answers_of(model: Model, tensors: Tensors, rows: IntArray) -> tuple[dict[str, Array], IntArray, list[Rejection]]:
+    """What the model answers, by output name (m,) or (m, classes), to which rows, and why not to the others.
+
+    The answers are not looked at yet. Raises ModelFailed as `infer` does.
+    """
+    try:
+        return _answers(model, tensors, len(rows)), rows, []
+    except ModelFailed:
+        return _isolated(model, tensors, rows)
+
+
+def constant_answer(outputs: Sequence[Output], values: Mapping[str, Constant], rows: IntArray) -> Inference:
+    """The same answer to every row, without a model. values: one for each field the outputs fill."""
+    fields = {name: np.repeat(np.asarray(value)[None], len(rows), axis=0) for name, value in values.items()}
+    quantities = {quantity: name for spec in outputs for name, quantity in spec.fields.items()}
+    confidence = quantities.get("confidence")
+    label = values[quantities["class"]] if "class" in quantities else None
+    return Inference(
+        fields,
+        rows,
+        [],
+        classes=() if label is None else (str(label),),
+        winner=None if label is None else np.zeros(len(rows), np.intp),
+        confidence=None if confidence is None else fields[confidence],
+    )
 
 
 def _answers(model: Model, tensors: Tensors, count: int) -> dict[str, Array]:

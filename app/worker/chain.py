@@ -2,19 +2,19 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
+import pyarrow as pa
 
 from app.clock import Clock
 from app.errors import Reason, Stage
 from app.facts import BatchScored, Outcomes
 from app.pipeline.dead_letter import dead_letter_of
 from app.pipeline.decode import Decoder
-from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan
-from app.pipeline.infer import Inference, OutputPolicy, infer
+from app.pipeline.infer import Inference, OutputPolicy
 from app.records import (
     Batch,
     Columns,
@@ -25,6 +25,8 @@ from app.records import (
     Rejection,
     predictions_of,
 )
+from app.worker.asking import Asking, FallbackPolicy, Part, Reply
+from app.worker.lineup import Lane, Lineup
 
 MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
 
@@ -35,63 +37,70 @@ class ChainPolicy:
 
     outputs: OutputPolicy = field(default_factory=OutputPolicy)
     max_output_bytes: int = MAX_OUTPUT_BYTES
+    fallback: FallbackPolicy = field(default_factory=FallbackPolicy)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredBatch:
-    """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped."""
+    """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped.
+
+    outcomes: one for each version that answered.
+    """
 
     predictions: Predictions
     dead_letters: list[DeadLetter]
     scored: BatchScored
-    outcomes: Outcomes
+    outcomes: tuple[Outcomes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch the model can be asked about. seconds: what that took."""
+    """A batch the models can be asked about: each of its records is in one part. seconds: what that took."""
 
     batch: Batch
     origin: Origin
-    columns: Columns
-    tensors: dict[str, np.ndarray]
-    rows: IntArray
-    rejected: list[Rejection]
-    skipped: int
+    parts: tuple[Part, ...]
     seconds: float
 
     @property
     def asked_rows(self) -> int:
-        """How many rows the model is asked about."""
-        return len(self.rows)
+        """How many rows the models are asked about."""
+        return sum(len(part.rows) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A batch and what the model said of it. seconds: what that took."""
+    """A batch and what the models said of it. seconds: what that took."""
 
     prepared: Prepared
-    inference: Inference
+    replies: tuple[Reply, ...]
     seconds: float
 
 
-class Chain:
-    """The steps of one pipeline with one model version: prepare, answer, finish.
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """What one part leaves behind; `rows` are those predicted."""
 
-    `answer` may run on another thread than the other two, of another batch, at the same time.
+    predictions: Predictions
+    rows: IntArray
+    dead_letters: list[tuple[int, DeadLetter]]
+    outcomes: Outcomes
+
+
+class Chain:
+    """The steps of one pipeline: prepare, answer, finish.
+
+    `answer` may run on another thread than the other two, of another batch, at the same time. `serve` is for any.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        plan: FeaturePlan,
-        encoder: PredictionEncoder,
-        answerer: Answerer,
-        policy: ChainPolicy,
-        clock: Clock,
-    ) -> None:
-        self._decoder, self._plan, self._encoder = decoder, plan, encoder
-        self._answerer, self._policy, self._clock = answerer, policy, clock
+    def __init__(self, decoder: Decoder, lineup: Lineup, policy: ChainPolicy, clock: Clock) -> None:
+        self._decoder, self._lineup = decoder, lineup
+        self._policy, self._clock = policy, clock
+        self._asking = Asking(policy.outputs, policy.fallback)
+
+    def serve(self, lineup: Lineup) -> None:
+        """Batches prepared from now on are this lineup's; the others keep theirs."""
+        self._lineup = lineup
 
     def prepare(self, batch: Batch, origin: Origin) -> Prepared:
         """Decode, and make features; tombstones (null values) are skipped.
@@ -99,6 +108,7 @@ class Chain:
         Raises SchemasPending (for the rows it names a schema is not known yet); then the batch left nothing behind.
         """
         started = time.perf_counter()
+        lineup = self._lineup  # read once: whoever is handed over from now on gets the next batch
         values = [record.value() for record in batch.records]
         rows = np.arange(len(values))
         skipped = values.count(None)
@@ -106,59 +116,38 @@ class Chain:
             rows = np.array([row for row, value in enumerate(values) if value is not None], np.int64)
         present = [value for value in values if value is not None] if skipped else cast("list[bytes]", values)
         columns, rejected = self._decode(present, rows)
-        features = self._plan.apply(columns)
-        rejected += features.rejected
-        seconds = time.perf_counter() - started
-        return Prepared(batch, origin, columns, features.tensors, features.rows, rejected, skipped, seconds)
+        choice = lineup.choose(batch.records)
+        if choice is None:
+            parts: tuple[Part, ...] = (_part(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
+        else:
+            parts = _split(lineup.lanes, choice, columns, rejected, origin)
+        return Prepared(batch, origin, parts, time.perf_counter() - started)
 
     def answer(self, prepared: Prepared) -> Answered:
-        """Ask the model. Raises ModelFailed; then the batch left nothing behind."""
-        if not len(prepared.rows):
-            return Answered(prepared, Inference({}, prepared.rows, []), 0.0)
+        """Ask the models. Raises ModelFailed; then the batch left nothing behind."""
         started = time.perf_counter()
-        inference = infer(self._answerer.model, prepared.tensors, prepared.rows, self._policy.outputs)
-        return Answered(prepared, inference, time.perf_counter() - started)
+        replies = tuple(self._asking.ask(part) for part in prepared.parts)
+        return Answered(prepared, replies, time.perf_counter() - started)
 
     def finish(self, answered: Answered) -> ScoredBatch:
-        """Encode; every record of the batch has its outcome now. Never asks the model."""
+        """Encode; every record of the batch has its outcome now. Never asks a model."""
         started = time.perf_counter()
         prepared = answered.prepared
-        batch, columns, origin = prepared.batch, prepared.columns, prepared.origin
-        inference, rejected = answered.inference, prepared.rejected
-        predictions = self._encode(batch, columns, inference, origin)
-        while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
-            rejected = rejected + self._oversized(predictions.sizes[too_large], inference.rows[too_large])
-            inference = inference.without(too_large)
-            predictions = self._encode(batch, columns, inference, origin)
-        rejected = rejected + inference.rejected
-        model = self._answerer.model
-        dead_letters = [
-            dead_letter_of(batch.records[item.row], item, model.name, model.version)
-            for item in sorted(rejected, key=lambda item: item.row)
-        ]
+        batch = prepared.batch
+        finished = [self._finish(reply, batch, prepared.origin) for reply in answered.replies]
+        letters = [numbered for part in finished for numbered in part.dead_letters]
         return ScoredBatch(
-            predictions=predictions,
-            dead_letters=dead_letters,
+            predictions=finished[0].predictions if len(finished) == 1 else _in_batch_order(finished),
+            dead_letters=[letter for _, letter in sorted(letters, key=lambda numbered: numbered[0])],
             scored=BatchScored(
                 rows=len(batch),
                 cause=batch.cause,
                 waited_s=batch.waited_s,
                 scored_s=prepared.seconds + answered.seconds + time.perf_counter() - started,
-                model_s=answered.seconds,
-                model=model.name,
-                version=model.version,
+                asked=tuple(asked for reply in answered.replies for asked in reply.asked),
                 runs=batch.runs,
             ),
-            outcomes=Outcomes(
-                model=model.name,
-                version=model.version,
-                predicted=len(inference.rows),
-                skipped=prepared.skipped,
-                results=inference.results,
-                rejected=Counter((item.stage, item.reason) for item in rejected),
-                timestamps_ms=origin.timestamps_ms,
-                confidence=inference.confidence,
-            ),
+            outcomes=tuple(part.outcomes for part in finished),
         )
 
     def _decode(self, values: list[bytes], rows: IntArray) -> tuple[Columns, list[Rejection]]:
@@ -167,11 +156,39 @@ class Chain:
         result = self._decoder.decode(values, rows)
         return result.columns, list(result.rejected)
 
-    def _encode(self, batch: Batch, columns: Columns, inference: Inference, origin: Origin) -> Predictions:
-        rows = inference.rows
+    def _finish(self, reply: Reply, batch: Batch, origin: Origin) -> _Finished:
+        part, inference, answerer = reply.part, reply.inference, reply.lane.answerer
+        rejected = inference.rejected
+        predictions = self._encode(batch, reply, inference, origin)
+        while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
+            rejected = rejected + self._oversized(predictions.sizes[too_large], inference.rows[too_large])
+            inference = inference.without(too_large)
+            predictions = self._encode(batch, reply, inference, origin)
+        blamed = [(item, part.lane.answerer.model) for item in part.rejected]
+        blamed += [(item, answerer.model) for item in rejected]
+        return _Finished(
+            predictions,
+            inference.rows,
+            [(item.row, dead_letter_of(batch.records[item.row], item, m.name, m.version)) for item, m in blamed],
+            Outcomes(
+                model=answerer.model.name,
+                version=answerer.model.version,
+                predicted=len(inference.rows),
+                skipped=part.skipped,
+                results=inference.results,
+                rejected=Counter((item.stage, item.reason) for item, _ in blamed),
+                timestamps_ms=part.timestamps_ms,
+                confidence=inference.confidence,
+                answered_by=answerer.answered_by,
+            ),
+        )
+
+    def _encode(self, batch: Batch, reply: Reply, inference: Inference, origin: Origin) -> Predictions:
+        rows, lane = inference.rows, reply.lane
         if not len(rows):
             return predictions_of([], [], rows)
-        values = self._encoder.encode(columns, inference.fields, rows, origin, self._answerer, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        values = lane.encoder.encode(reply.part.columns, inference.fields, rows, origin, lane.answerer, now_ms)
         records = batch.records
         chosen = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
         return predictions_of(values, [record.key() for record in chosen], origin.partitions()[rows])
@@ -185,3 +202,41 @@ class Chain:
             )
             for size, row in zip(sizes.tolist(), rows.tolist(), strict=True)
         ]  # fmt: skip
+
+
+def _part(lane: Lane, columns: Columns, rejected: list[Rejection], skipped: int, timestamps_ms: IntArray) -> Part:
+    features = lane.plan.apply(columns)
+    out = rejected + features.rejected
+    return Part(lane, columns, features.tensors, features.rows, out, skipped, timestamps_ms, features.failure)
+
+
+def _split(
+    lanes: Sequence[Lane], choice: IntArray, columns: Columns, rejected: list[Rejection], origin: Origin
+) -> tuple[Part, ...]:
+    """A part for each lane that has rows in this batch, whatever becomes of them."""
+    parts = []
+    for index, lane in enumerate(lanes):
+        chosen = choice == index
+        if not chosen.any():
+            continue
+        decoded = chosen[columns.rows]
+        its_columns = Columns(columns.table.filter(pa.array(decoded)), columns.rows[decoded])
+        its_rejected = [item for item in rejected if chosen[item.row]]
+        skipped = int(np.count_nonzero(chosen)) - len(its_columns.rows) - len(its_rejected)
+        parts.append(_part(lane, its_columns, its_rejected, skipped, origin.timestamps_ms[chosen]))
+    return tuple(parts)
+
+
+def _in_batch_order(finished: Sequence[_Finished]) -> Predictions:
+    """The predictions of all parts, as their records came."""
+    order = np.argsort(np.concatenate([part.rows for part in finished]))
+    several = [part.predictions for part in finished]
+    values = [value for one in several for value in one.values]
+    keys = [key for one in several for key in one.keys]
+    places = order.tolist()
+    return Predictions(
+        [values[place] for place in places],
+        [keys[place] for place in places],
+        np.concatenate([one.partitions for one in several])[order],
+        np.concatenate([one.sizes for one in several])[order],
+    )

@@ -27,6 +27,7 @@ from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, 
 from app.worker.chain import Answered, Chain, Prepared, ScoredBatch
 from app.worker.pulse import PulseMeter
 from app.worker.scoring import Scoring
+from app.worker.shadow import Shadow
 
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
@@ -53,6 +54,7 @@ class _Held:
     spans: dict[TopicPartition, Span]
     prepared: Prepared | None = None
     scored: ScoredBatch | None = None
+    answered: Answered | None = None
 
 
 class StreamWorker:
@@ -70,8 +72,10 @@ class StreamWorker:
         policy: StreamPolicy,
         clock: Clock,
         observer: Observer,
+        shadow: Shadow | None = None,
     ) -> None:
         self._source, self._sink, self._chain, self._scoring = source, sink, chain, scoring
+        self._shadow = shadow
         self._batcher, self._pace = batcher, pace
         self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
@@ -141,6 +145,7 @@ class StreamWorker:
                 self._take_in()
                 self._start()
                 self._collect(SCORING_WAIT_S)
+                self._start()  # a commit may take as long as a batch: the model is not to stand idle meanwhile
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
             self._beat()
         except SchemasPending as exc:
@@ -224,7 +229,7 @@ class StreamWorker:
                 held, self._asked = self._asked, None
                 self._batcher.allow(self._scoring.together(held.batch.model_rows))
                 self._ask_next()
-                held.scored = self._chain.finish(answered)
+                held.scored, held.answered = self._chain.finish(answered), answered
                 self._done = held
         self._deliver_if_room()
 
@@ -238,7 +243,9 @@ class StreamWorker:
         self._pace.scored(scored.scored.rows, scored.scored.scored_s, held.batch.taken_at)
         self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
-        self._unsettled.append(scored.outcomes)
+        self._unsettled += scored.outcomes
+        if self._shadow is not None and held.answered is not None:
+            self._shadow.offer(held.answered)
         self._done = None
         if self._released & held.spans.keys():
             self._released.clear()

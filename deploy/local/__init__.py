@@ -1,4 +1,4 @@
-"""A real Kafka, and on request a schema registry, on this machine: no Docker, no system Java, no root.
+"""A real Kafka, and on request a schema registry and a Redis, on this machine: no Docker, no system Java, no root.
 
 The library comes first: `kafka.Cluster` and `schema_registry.SchemaRegistry` for tests, `stack.Stack` for a
 whole stack that outlives its starter. `python -m deploy.local` is the command over `Stack`.
@@ -12,7 +12,9 @@ whole stack that outlives its starter. `python -m deploy.local` is the command o
     broker_config.py    the broker's properties: small, quick to fail over, close to production in all else
     kafka.py            one broker, or a cluster of them
     toxiproxy.py        proxies in front of brokers that break connections on order
+    object_store.py     an S3 server over a folder
     schema_registry.py  Apicurio with the Confluent-compatible API
+    redis_server.py     a Redis that keeps nothing on disk
     stack.py            up, down, status; what lives in a stack directory
     guardian.py         takes a stack down when the process it serves is gone
 """

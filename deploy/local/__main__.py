@@ -11,7 +11,7 @@ from deploy.local.errors import StackError
 from deploy.local.stack import Stack, StackStatus
 
 cli = typer.Typer(
-    help="A real Kafka, and on request a schema registry, on this machine: no Docker, no system Java.",
+    help="A real Kafka, and on request a schema registry and a Redis, on this machine: no Docker, no system Java.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -31,11 +31,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _UP_EXAMPLES = """\
 Examples:
 
-  python -m deploy.local up --registry
+  python -m deploy.local up --registry --redis
 
   python -m deploy.local up --brokers 3 --dir var/stack3
 
-  set -a; . var/stack/env; set +a     # KAFKA_BOOTSTRAP_SERVERS, SCHEMA_REGISTRY_URL
+  set -a; . var/stack/env; set +a     # KAFKA_BOOTSTRAP_SERVERS, SCHEMA_REGISTRY_URL, REDIS_URL
 """
 _DOWN_EXAMPLES = """\
 Examples:
@@ -61,13 +61,14 @@ def up(
         BrokerCount | None, typer.Option(help="Size of the cluster; as before, or 1, if not given.")
     ] = None,
     registry: Annotated[bool, typer.Option("--registry", help="A schema registry too.")] = False,  # noqa: FBT002 - a flag
+    redis: Annotated[bool, typer.Option("--redis", help="A Redis too.")] = False,  # noqa: FBT002 - a flag
     directory: Directory = Path("var/stack"),
     as_json: Json = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Start what is missing on free ports, reuse what runs, and wait until all of it serves."""
     stack = Stack(directory)
     try:
-        status = stack.up(brokers=int(brokers) if brokers else None, schema_registry=registry)
+        status = stack.up(brokers=int(brokers) if brokers else None, schema_registry=registry, redis=redis)
     except StackError as exc:
         _fail(exc)
     _print(status, as_json=as_json)

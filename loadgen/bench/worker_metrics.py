@@ -2,12 +2,11 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from loadgen.bench.peer_process import ContenderFailed
@@ -37,12 +36,13 @@ class Batches:
 
 def scrape(log: Path) -> Scrape:
     """The metrics of the worker that writes this log. Raises ContenderFailed if it does not serve them."""
-    address = f"http://127.0.0.1:{_port(log)}/metrics"
+    port = _port(log)
     try:
-        with urllib.request.urlopen(address, timeout=ANSWER_TIMEOUT_S) as answer:
-            text = answer.read().decode()
-    except (OSError, urllib.error.URLError) as error:
-        raise ContenderFailed(f"{address}: {error}") from error
+        with closing(HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)) as connection:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+    except (OSError, HTTPException) as error:
+        raise ContenderFailed(f"http://127.0.0.1:{port}/metrics: {error}") from error
     return Scrape(time.monotonic(), totals(text))
 
 

@@ -1,7 +1,10 @@
 """Trained models and fresh topics for tests that run the worker."""
 
 import os
+import shutil
 import uuid
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -18,6 +21,26 @@ def models(tmp_path_factory):
     for pipeline, rows in (("churn", 5_000), ("digits", None)):
         wiring.train(pipeline, store=str(store), estimator=None, rows=rows, seed=0, progress=lambda _: None)
     return store
+
+
+@pytest.fixture(scope="session")
+def _three_versions(tmp_path_factory):
+    """A model store with versions 1 to 3 of churn."""
+    store = tmp_path_factory.mktemp("versions")
+    for seed in range(3):
+        wiring.train("churn", store=str(store), estimator=None, rows=5_000, seed=seed, progress=lambda _: None)
+    return store
+
+
+@pytest.fixture
+def changing_lane(lane, _three_versions, tmp_path):
+    """As `lane`, churn only, with a store of its own: versions 1 to 3, the first of them stable."""
+
+    def make(**options):
+        store = Path(shutil.copytree(_three_versions, tmp_path / "store", dirs_exist_ok=True))
+        return replace(lane(**options), store=store)
+
+    return make
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ ODD_MODEL says how, from the first batch after the start on:
     sleep:SECONDS        each batch takes this long
     fail:FIRST:LAST      it fails on a batch with a row whose first feature lies between these, both included
     nan:FIRST:LAST       such rows are answered with NaN
-    break:COUNT          it fails from this batch on, whatever it is given
+    break:COUNT[:VERSION] it fails from this batch on, whatever it is given; only this version, if one is named
 
 Everything else is the app as it is; it knows nothing of this file.
 """
@@ -37,9 +37,10 @@ class Oddity:
         first = next(iter(tensors.values())).reshape(len(next(iter(tensors.values()))), -1)[:, 0]
         low, high = (*self._numbers, 0.0)[:2]
         odd = (first >= low) & (first <= high)
+        broken = self._batches >= low and high in {0.0, float(model.version)}
         if self._kind == "sleep":
             time.sleep(low)
-        elif (self._kind == "fail" and odd.any()) or (self._kind == "break" and self._batches >= low):
+        elif (self._kind == "fail" and odd.any()) or (self._kind == "break" and broken):
             raise ModelFailed("odd")
         outputs = run(model, tensors)
         if self._kind == "nan" and odd.any():

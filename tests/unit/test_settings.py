@@ -502,3 +502,25 @@ def test_the_examples_of_the_security_page_load(load, tmp_path, example):
 def test_the_security_page_has_an_example_of_each_mechanism():
     found = {name for name in ("SCRAM-SHA-512", "OAUTHBEARER", "cert_file") if any(name in one for one in EXAMPLES)}
     assert found == {"SCRAM-SHA-512", "OAUTHBEARER", "cert_file"}
+
+
+def test_nobody_answers_for_a_failing_model_unless_that_is_asked_for(load):
+    (plain,) = load(MINIMAL).pipelines
+    assert (plain.fallback.previous, plain.fallback.constant, plain.on_model_failure) == (False, False, "stop")
+    fallback = {"previous": True, "constant": True, "retry_s": 30}
+    (careful,) = load({"pipelines": [pipeline(fallback=fallback, on_model_failure="dead_letter")]}).pipelines
+    assert careful.fallback.model_dump() == fallback
+    assert careful.on_model_failure == "dead_letter"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fallback": {"retry_s": 0}}, "pipelines.0.fallback.retry_s: Input should be greater than 0"),
+        ({"fallback": {"previous": "often"}}, "pipelines.0.fallback.previous: Input should be a valid boolean"),
+        ({"fallback": {"rule": True}}, "pipelines.0.fallback.rule: Extra inputs are not permitted"),
+        ({"on_model_failure": "ignore"}, "pipelines.0.on_model_failure: Input should be 'stop' or 'dead_letter'"),
+    ],
+)
+def test_a_fallback_that_makes_no_sense_is_named(load, options, message):
+    assert message in refused(load, {"pipelines": [pipeline(**options)]})

@@ -74,7 +74,7 @@ def test_a_half_written_version_does_not_count_and_its_number_is_not_used_again(
 def test_a_publisher_who_was_overtaken_takes_the_next_number(store, publish, monkeypatch):
     publish()
     publish()
-    monkeypatch.setattr(type(store), "_paths", lambda self, model: [])  # it looked before the others wrote
+    monkeypatch.setattr(type(store), "stored_versions", lambda self, model: [])  # it looked before the others wrote
     assert publish().version == "3"
 
 
@@ -214,8 +214,8 @@ def test_a_store_that_does_not_exist_is_named(tmp_path):
 
 
 def test_a_scheme_we_do_not_speak_is_named(tmp_path):
-    with pytest.raises(BadSettings, match="'s3'"):
-        open_store("s3://bucket/models", tmp_path)
+    with pytest.raises(BadSettings, match="'ftp', allowed are file://, s3://, gs://, az://"):
+        open_store("ftp://bucket/models", tmp_path)
 
 
 @given(

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.facts import BatchScored, Committed, Lag, Outcomes, Pulse
+from app.facts import Asked, BatchScored, Committed, Lag, Outcomes, Pulse, Serving
 from app.observe.merged import RESTARTS, STATES, ProcessMetrics, merge
 from app.observe.metrics import TABLE, Metrics, PipelineObserver
 from app.records import TopicPartition
@@ -19,7 +19,7 @@ def process(*, records=10, busy=0.5, rate=100.0, buffered=7, lag=None, load_s=0.
     metrics = Metrics()
     observer = PipelineObserver(metrics, "p")
     metrics.model_loaded("churn", version, load_s)
-    observer.batch_scored(BatchScored(records, "age", 0.019, 0.004, 0.002, "churn", version, [records]))
+    observer.batch_scored(BatchScored(records, "age", 0.019, 0.004, (Asked("churn", version, 0.002),), [records]))
     outcomes = Outcomes("churn", version, records, 0, {"1": records}, {}, np.zeros(records), np.full(records, 0.9))
     observer.committed(Committed((outcomes,), 250))
     observer.transaction("committed")
@@ -60,6 +60,13 @@ def test_counters_and_histograms_are_added_up():
     assert page["inference_batch_records_bucket{le=16.0,pipeline=p}"] == 2
     assert page["inference_batch_records_bucket{le=+Inf,pipeline=p}"] == 3
     assert page["inference_end_to_end_latency_seconds_sum{pipeline=p}"] == 0.25 * 42
+
+
+def test_the_page_in_force_is_the_oldest_that_a_process_still_serves_by():
+    processes = [Metrics(), Metrics()]
+    for metrics, revision in zip(processes, (7, 6), strict=True):
+        PipelineObserver(metrics, "p").serving(Serving("churn", revision, ()))
+    assert shown(together(*processes))["inference_rollout_revision{model=churn,pipeline=p}"] == 6
 
 
 def test_gauges_are_merged_by_what_they_mean():

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fakes import NOW_MS
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import Reason, Stage
-from app.facts import BatchScored, Committed, Lag, Outcomes, PaceState, Pulse
+from app.facts import Asked, BatchScored, Committed, InUse, Lag, Outcomes, PaceState, Pulse, Serving
 from app.observe.metrics import TABLE, Metrics, PipelineObserver, metrics_page
 from app.records import TopicPartition
 
@@ -25,7 +26,18 @@ CONTRACT = {
     "inference_model_seconds": ("model", "version"),
     "inference_prediction_confidence": ("pipeline", "version"),
     "inference_model_load_seconds": ("model", "version"),
+    "inference_model_provider_info": ("model", "version", "provider"),
     "inference_dead_letters_total": ("pipeline", "stage", "reason"),
+    "inference_cache_lookups_total": ("model", "version", "result"),
+    "inference_answers_total": ("pipeline", "model", "version", "answered_by", "outcome"),
+    "inference_model_failures_total": ("pipeline", "model", "version"),
+    "inference_model_rows_total": ("model", "version", "outcome"),
+    "inference_model_info": ("pipeline", "model", "version", "digest", "part"),
+    "inference_shadow_rows_total": ("pipeline", "model", "version", "result"),
+    "inference_shadow_difference": ("pipeline", "model", "version"),
+    "inference_shadow_errors_total": ("pipeline", "model", "version", "error"),
+    "inference_rollout_revision": ("pipeline", "model"),
+    "inference_rollout_errors_total": ("model", "error"),
     "inference_lag_records": ("topic", "partition"),
     "inference_lag_seconds": ("topic", "partition"),
     "inference_transactions_total": ("result",),
@@ -97,7 +109,7 @@ def test_the_generated_page_has_a_line_for_every_metric():
 
 
 def test_a_scored_batch_counts_no_record(metrics, observer):
-    observer.batch_scored(BatchScored(256, "age", 0.019, 0.004, 0.002, "churn", "1", [256]))
+    observer.batch_scored(BatchScored(256, "age", 0.019, 0.004, (Asked("churn", "1", 0.002),), [256]))
     found = shown(metrics)
     assert found["inference_batches_total{cause=age,pipeline=p}"] == 1
     assert found["inference_batch_records_sum{pipeline=p}"] == 256
@@ -214,6 +226,38 @@ def test_transactions_rebalances_and_model_loads_are_counted(metrics, observer):
     assert found["inference_transactions_total{result=committed}"] == 2
     assert found["inference_rebalances_total{kind=lost}"] == 1
     assert found["inference_model_load_seconds{model=churn,version=3}"] == 0.25
+
+
+def test_versions_in_use_are_shown_by_their_part_and_others_no_longer(metrics, observer):
+    metrics.model_loaded("churn", "1", 0.25)
+    observer.serving(Serving("churn", 3, (InUse("1", "aa", "stable"), InUse("2", "bb", "canary"))))
+    observer.serving(Serving("churn", 4, (InUse("2", "bb", "stable"),)))
+    found = shown(metrics)
+    assert found["inference_rollout_revision{model=churn,pipeline=p}"] == 4
+    info = {name for name in found if name.startswith(("inference_model_info", "inference_model_load"))}
+    assert info == {"inference_model_info{digest=bb,model=churn,part=stable,pipeline=p,version=2}"}
+
+
+def test_answers_are_told_apart_by_who_gave_them(metrics, observer):
+    observer.committed(Committed((outcomes(rejected={(Stage.MODEL, Reason.MODEL_ERROR): 3}),), NOW_MS))
+    observer.committed(Committed((replace(outcomes(version="2"), answered_by="canary"),), NOW_MS))
+    found = {name: value for name, value in shown(metrics).items() if name.startswith("inference_answers")}
+    assert found == {
+        "inference_answers_total{answered_by=stable,model=churn,outcome=predicted,pipeline=p,version=1}": 2,
+        "inference_answers_total{answered_by=stable,model=churn,outcome=dead_lettered,pipeline=p,version=1}": 3,
+        "inference_answers_total{answered_by=canary,model=churn,outcome=predicted,pipeline=p,version=2}": 2,
+    }
+
+
+def test_failures_of_models_and_of_rollouts_are_counted(metrics, observer):
+    asked = (Asked("churn", "2", 0.1, failed=True), Asked("churn", "1", 0.2))
+    observer.batch_scored(BatchScored(5, "age", 0.0, 0.3, asked, (5,)))
+    observer.rollout_failed("churn", "ModelInvalid")
+    found = shown(metrics)
+    assert found["inference_model_failures_total{model=churn,pipeline=p,version=2}"] == 1
+    assert "inference_model_failures_total{model=churn,pipeline=p,version=1}" not in found
+    assert found["inference_model_seconds_count{model=churn,version=1}"] == 1
+    assert found["inference_rollout_errors_total{error=ModelInvalid,model=churn}"] == 1
 
 
 def test_two_workers_in_one_process_share_no_metric():

@@ -6,8 +6,8 @@ from fakes import FakeModel, giving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import ModelFailed, Reason, Stage
-from app.pipeline.infer import PROBABILITY_SLACK, OutputPolicy, infer
+from app.errors import ModelFailed, OutputRefused, Reason, Stage
+from app.pipeline.infer import PROBABILITY_SLACK, OutputPolicy, constant_answer, infer
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput, ValueOutput
 
 INPUTS = (InputSpec(name="X", features=(NumberFeature(field="x"),)),)
@@ -178,7 +178,7 @@ def test_bad_outputs_of_a_model_at_fault_reject_nothing():
 
 
 def test_bad_outputs_may_stop_the_worker():
-    with pytest.raises(ModelFailed, match="answered P=nan, and bad_output is stop"):
+    with pytest.raises(OutputRefused, match="answered P=nan, and bad_output is stop"):
         answered(ValueOutput(name="P"), np.array([1.0, np.nan]), policy=OutputPolicy("stop"))
     assert len(answered(ValueOutput(name="P"), np.array([1.0]), policy=OutputPolicy("stop")).rows) == 1
 
@@ -249,3 +249,19 @@ def test_every_row_is_answered_or_rejected_whoever_its_neighbours_are(cells, dat
             assert len(alone.rows) == 1
             assert alone.fields["label"][0] == int(np.argmax(table[row]))
     assert sum(answer.results.values()) == len(answer.rows)
+
+
+def test_a_constant_answers_every_row_with_all_fields():
+    values = {"label": 1, "yes": True, "p": 0.75, "sure": 0.75, "both": (0.25, 0.75)}
+    answer = constant_answer((BINARY,), values, np.array([4, 6, 9]))
+    assert answer.rows.tolist() == [4, 6, 9]
+    assert answer.fields["both"].tolist() == [[0.25, 0.75]] * 3
+    assert answer.fields["yes"].dtype == np.bool_
+    assert (answer.results, answer.confidence.tolist()) == ({"1": 3}, [0.75] * 3)
+    left = answer.without(np.array([True, False, False]))
+    assert (left.rows.tolist(), left.results, left.fields["both"].shape) == ([6, 9], {"1": 2}, (2, 2))
+
+
+def test_a_constant_of_a_regression_counts_as_value():
+    answer = constant_answer((ValueOutput(name="V", fields={"price": "value"}),), {"price": 3}, np.arange(2))
+    assert (answer.fields["price"].tolist(), answer.results, answer.confidence) == ([3, 3], {"value": 2}, None)

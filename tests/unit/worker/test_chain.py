@@ -1,77 +1,27 @@
 """Every record of a batch is predicted, dead-lettered or skipped: exactly one of them, with its own key and place."""
 
-import json
-import struct
-
-import numpy as np
-import pyarrow as pa
 import pytest
-from fakes import NOW_MS, FakeModel, FakeRecord, FakeSchemas, ManualClock
+from fakes import NOW_MS, FakeRecord
 from hypothesis import given
 from hypothesis import strategies as st
+from small_pipeline import (
+    BYTES_HEADER,
+    EVENT_HEADER,
+    SICK,
+    SmallPipeline,
+    body,
+    model_of,
+    read,
+    tenths,
+)
 
-from app.avro.codec import DatumWriter, datum_reader
 from app.avro.framing import ConfluentFraming
-from app.avro.resolution import reader_columns
-from app.avro.schemas import parse
 from app.errors import ModelFailed, Reason, SchemasPending, Stage
-from app.pipeline.decode import Decoder
-from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan
-from app.records import Batch, origin_of
-from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
-from app.worker.chain import Chain, ChainPolicy
+from app.worker.chain import ChainPolicy
 
 
-def schema(name, *fields):
-    items = [{"name": field, "type": kind} for field, kind in fields]
-    return parse(json.dumps({"type": "record", "name": name, "fields": items}))
-
-
-EVENT = schema("Event", ("id", "string"), ("x", ["null", "double"]))
-WITH_BYTES = schema("Event", ("junk", "bytes"), ("id", "string"), ("x", ["null", "double"]))
-PREDICTION = schema(
-    "Prediction", ("id", "string"), ("label", "int"), ("p", "double"), ("source_topic", "string"),
-    ("source_partition", "int"), ("source_offset", "long"),
-    ("predicted_at", {"type": "long", "logicalType": "timestamp-millis"}),
-)  # fmt: skip
-FRAMING = ConfluentFraming()
-EVENT_HEADER, BYTES_HEADER, PREDICTION_HEADER = (ConfluentFraming.header(schema_id) for schema_id in (1, 2, 9))
-INPUTS = (InputSpec(name="X", features=(NumberFeature(field="x", min=0, max=10),)),)
-OUTPUT = ProbabilitiesOutput(name="P", classes=(0, 1), threshold=0.5, fields={"label": "class", "p": "probability"})
-SICK = 9.0  # the model answers this number with NaN
-
-
-def tenths(tensors):
-    p = tensors["X"][:, 0] / 10
-    p = np.where(tensors["X"][:, 0] == SICK, np.nan, p)
-    return {"P": np.stack([1 - p, p], axis=1)}
-
-
-class Rig:
-    def __init__(self, answer=tenths, policy=None):
-        self.clock = ManualClock()
-        self.schemas = FakeSchemas({EVENT_HEADER: EVENT.text, BYTES_HEADER: WITH_BYTES.text})
-        self.model = FakeModel(INPUTS, (OUTPUT,), answer, name="churn", version="4")
-        columns = reader_columns(EVENT)
-        self.chain = Chain(
-            decoder=Decoder(FRAMING, self.schemas, EVENT, self.clock),
-            plan=FeaturePlan(INPUTS, columns),
-            encoder=PredictionEncoder(DatumWriter(FRAMING, PREDICTION_HEADER, PREDICTION), self.model, columns),
-            answerer=Answerer(self.model),
-            policy=policy or ChainPolicy(),
-            clock=self.clock,
-        )
-
-    def score(self, records):
-        batch = Batch(records, "age", 0.25, self.clock.monotonic(), 512)
-        prepared = self.chain.prepare(batch, origin_of(records, self.clock.now_ms()))
-        return self.chain.finish(self.chain.answer(prepared))
-
-
-def body(name, x):
-    number = b"\x00" if x is None else b"\x02" + struct.pack("<d", x)
-    return bytes([2 * len(name)]) + name.encode() + number
+def rig_of(answer=tenths, policy=None):
+    return SmallPipeline(model_of("4", answer), policy=policy)
 
 
 def record_of(kind, offset, topic="events", partition=0):
@@ -109,12 +59,6 @@ PREDICTED = ("good", "other_schema")
 KINDS = st.sampled_from([*PREDICTED, "tombstone", *REJECTED])
 
 
-def read(values):
-    decoded = datum_reader(FRAMING, PREDICTION_HEADER, PREDICTION, PREDICTION).read(values)
-    assert not decoded.failed
-    return decoded.table.set_column(6, "predicted_at", decoded.table.column(6).cast(pa.int64())).to_pylist()
-
-
 def check(kinds, scored, records):
     """One outcome per record, in order, each with its own key, place and reason."""
     predicted = [record for kind, record in zip(kinds, records, strict=True) if kind in PREDICTED]
@@ -123,7 +67,8 @@ def check(kinds, scored, records):
     assert scored.predictions.partitions.tolist() == [record.partition() for record in predicted]
     assert read(scored.predictions.values) == [
         {
-            "id": f"e{record.offset() % 10}", "label": 1, "p": pytest.approx(0.7), "source_topic": record.topic(),
+            "id": f"e{record.offset() % 10}", "label": 1, "p": pytest.approx(0.7), "model_version": "4",
+            "answered_by": "stable", "rollout_revision": 1, "source_topic": record.topic(),
             "source_partition": record.partition(), "source_offset": record.offset(), "predicted_at": NOW_MS,
         }
         for record in predicted
@@ -132,7 +77,7 @@ def check(kinds, scored, records):
     assert [(letter.key, letter.value) for letter in scored.dead_letters] == [
         (record.key(), record.value()) for _, record in rejected
     ]
-    outcomes = scored.outcomes
+    (outcomes,) = scored.outcomes
     assert (outcomes.predicted, outcomes.dead_lettered) == (len(predicted), len(rejected))
     assert outcomes.skipped == kinds.count("tombstone")
     assert outcomes.records == len(kinds) == len(outcomes.timestamps_ms)
@@ -145,7 +90,7 @@ def check(kinds, scored, records):
     st.lists(st.tuples(KINDS, st.sampled_from([("events", 0), ("events", 3), ("more", 0)])), min_size=1, max_size=40)
 )
 def test_every_record_has_exactly_one_outcome(rows):
-    rig = Rig()
+    rig = rig_of()
     for first in (0, 1000):  # the second batch finds the schemas known
         records = [record_of(kind, first + i, *source) for i, (kind, source) in enumerate(rows)]
         scored = rig.score(records)
@@ -155,7 +100,7 @@ def test_every_record_has_exactly_one_outcome(rows):
 def test_a_row_rejected_at_each_stage_leaves_its_neighbours_predicted():
     kinds = ["good", "truncated", "good", "out_of_range", "good", "sick", "good", "tombstone", "good"]
     records = [record_of(kind, i) for i, kind in enumerate(kinds)]
-    rig = Rig()
+    rig = rig_of()
     scored = rig.score(records)
     check(kinds, scored, records)
     assert rig.model.seen[0]["X"].shape == (6, 1)
@@ -168,23 +113,25 @@ def test_a_row_rejected_at_each_stage_leaves_its_neighbours_predicted():
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_batch_of_one_kind_has_one_kind_of_outcome(kind, count):
     records = [record_of(kind, i) for i in range(count)]
-    check([kind] * count, Rig().score(records), records)
+    check([kind] * count, rig_of().score(records), records)
 
 
 def test_the_model_is_not_asked_about_nothing():
-    rig = Rig()
+    rig = rig_of()
     rig.score([record_of("tombstone", 0), record_of("missing", 1)])
     assert rig.model.seen == []
 
 
 def test_the_batch_says_what_made_it_due_and_how_long_it_took():
-    scored = Rig().score([record_of("good", 0)] * 3).scored
-    assert (scored.rows, scored.cause, scored.waited_s, scored.model, scored.version) == (3, "age", 0.25, "churn", "4")
-    assert 0 <= scored.model_s <= scored.scored_s
+    scored = rig_of().score([record_of("good", 0)] * 3).scored
+    assert (scored.rows, scored.cause, scored.waited_s) == (3, "age", 0.25)
+    (asked,) = scored.asked
+    assert (asked.model, asked.version, asked.failed) == ("churn", "4", False)
+    assert 0 <= asked.seconds <= scored.scored_s
 
 
 def test_a_registry_that_is_down_leaves_the_batch_to_be_scored_again():
-    rig = Rig()
+    rig = rig_of()
     rig.schemas.down = True
     records = [record_of("good", 0), record_of("bad_frame", 1)]
     with pytest.raises(SchemasPending):
@@ -198,7 +145,7 @@ def fail(_tensors):
 
 
 def test_a_model_at_fault_dead_letters_nothing():
-    rig = Rig(answer=fail)
+    rig = rig_of(answer=fail)
     rig.model.at_fault = True
     for _ in range(3):
         with pytest.raises(ModelFailed, match="at fault"):
@@ -211,7 +158,7 @@ def test_rows_that_the_model_fails_on_are_dead_lettered_alone():
             raise ModelFailed("cannot do 3")
         return tenths(tensors)
 
-    rig = Rig(answer=allergic)
+    rig = rig_of(answer=allergic)
     records = [
         record_of("good", 0),
         FakeRecord(EVENT_HEADER + body("x", 3.0), offset=1, key=b"1"),
@@ -225,7 +172,7 @@ def test_rows_that_the_model_fails_on_are_dead_lettered_alone():
 
 
 def test_a_prediction_too_large_for_its_topic_is_dead_lettered_and_its_neighbours_are_not():
-    rig = Rig(policy=ChainPolicy(max_output_bytes=100))
+    rig = rig_of(policy=ChainPolicy(max_output_bytes=100))
     records = [record_of("good", 0), record_of("good", 1), record_of("sick", 2)]
     records[1] = FakeRecord(records[1].value(), offset=1, key=b"k" * 90)
     scored = rig.score(records)
@@ -234,4 +181,5 @@ def test_a_prediction_too_large_for_its_topic_is_dead_lettered_and_its_neighbour
         (Stage.OUTPUT, Reason.OVERSIZED),
         (Stage.OUTPUT, Reason.BAD_OUTPUT),
     ]
-    assert scored.outcomes.predicted == sum(scored.outcomes.results.values()) == 1
+    (outcomes,) = scored.outcomes
+    assert outcomes.predicted == sum(outcomes.results.values()) == 1

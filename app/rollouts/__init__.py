@@ -1,0 +1,1 @@
+"""The rollout watcher: measurements of the workers → a decision → a change of the rollout page."""
