@@ -145,7 +145,6 @@ class StreamWorker:
                 self._take_in()
                 self._start()
                 self._collect(SCORING_WAIT_S)
-                self._start()  # a commit may take as long as a batch: the model is not to stand idle meanwhile
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
             self._beat()
         except SchemasPending as exc:
