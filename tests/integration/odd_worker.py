@@ -49,8 +49,8 @@ class Oddity:
 
 
 def _install(oddity):
-    run = runtime.OnnxModel.run
-    runtime.OnnxModel.run = lambda model, tensors: oddity.run(model, run, tensors)
+    run = runtime.OnnxModel._run  # of a batch; several may be taken together
+    runtime.OnnxModel._run = lambda model, tensors: oddity.run(model, run, tensors)
 
 
 if __name__ == "__main__":

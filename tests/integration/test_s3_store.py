@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
 import yaml
 from typer.testing import CliRunner
+from worker_process import wait_until
 
 from app.__main__ import cli
 from app.errors import BadSettings, ModelInvalid, ModelMissing, NotReachable, RolloutConflict, StoreRefused
@@ -24,6 +26,7 @@ from app.models.runtime import RuntimePolicy, load_model
 from app.models.store_access import StoreAccess, open_bucket
 from app.settings import settings_of
 from deploy.local.object_store import REGION, S3Server
+from deploy.local.ports import is_free
 
 pytestmark = pytest.mark.broker  # the server is built on first use, which needs the network
 
@@ -245,7 +248,7 @@ def test_a_server_killed_in_mid_change_is_named_and_the_page_is_whole(own_server
 
     with pytest.raises(NotReachable, match=r"cannot (write|list|read) s3://"):
         store.change_rollout("churn", killing, order())
-    own_server.start()
+    comes_back(own_server)
     page = store.rollout("churn")
     assert (page.stable, page.revision) == ("1", 1)
     store.change_rollout("churn", promoted("2"), order())
@@ -266,6 +269,14 @@ def test_a_frozen_server_is_named_within_the_time_outs(own_server, url, trained,
     assert store.rollout("churn").revision == 1
 
 
+def comes_back(server):
+    """At the address it had: its clients have no other."""
+    port = urlsplit(server.endpoint).port
+    wait_until(lambda: is_free(port), f"port {port} to be free again")
+    server.start()
+    assert urlsplit(server.endpoint).port == port
+
+
 class AnswersGetLost(Objects):
     """The server is killed right after it replaced the page, before it could say so; and comes back."""
 
@@ -276,7 +287,7 @@ class AnswersGetLost(Objects):
     def replace(self, path, seen, content):
         assert super().replace(path, seen, content)
         self._server.kill()
-        self._server.start()
+        comes_back(self._server)
         raise NotReachable("the connection broke")
 
 
@@ -301,7 +312,7 @@ def test_a_publisher_whose_server_dies_added_no_version(own_server, url, trained
     monkeypatch.setattr(store._objects, "create", killing)
     with pytest.raises(NotReachable, match=r"cannot write .*manifest\.json"):
         publish(store, trained)
-    own_server.start()
+    comes_back(own_server)
     monkeypatch.undo()
     assert store.versions("churn") == ["1"]
     assert [one.version for one in store.stored_versions("churn") if not one.complete] == ["2"]
@@ -338,6 +349,6 @@ def test_objects_outlive_the_server(own_server, url, trained):
     store = store_at(own_server, url)
     publish(store, trained)
     own_server.stop()
-    own_server.start()
+    comes_back(own_server)
     assert store.versions("churn") == ["1"]
     assert store.rollout("churn").stable == "1"
