@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 from rig import ROOT
 
 PEERS = ("at_least_once", "naive", "forward")
+pytestmark = pytest.mark.timeout(600)  # the longest waits half a minute for each of six workers' groups
 EVENTS = 60_000  # the quickest needs a tenth of a second for them
 
 
@@ -20,7 +21,7 @@ def bench(kafka, folder, *arguments):
             sys.executable, "-m", "loadgen", "bench", "--quick", "--bootstrap", kafka, "--out", str(folder / "out"),
             "--work", str(folder / "work"), "--pairs", "1", *arguments,
         ],
-        capture_output=True, text=True, timeout=280, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=560, cwd=ROOT, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
 

@@ -28,7 +28,8 @@ from app.settings import settings_of
 from deploy.local.object_store import REGION, S3Server
 from deploy.local.ports import is_free
 
-pytestmark = pytest.mark.broker  # the server is built on first use, which needs the network
+# The server is built on first use, which needs the network and two minutes of a core.
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BUCKET = "models"
