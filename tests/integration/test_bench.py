@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from rig import ROOT
 
 PEERS = ("at_least_once", "naive", "forward")
-pytestmark = pytest.mark.timeout(600)  # the longest waits half a minute for each of six workers' groups
+pytestmark = pytest.mark.timeout(600)  # scale-out took two minutes on two idle cores
 EVENTS = 60_000  # the quickest needs a tenth of a second for them
 
 
