@@ -9,6 +9,7 @@ whole stack that outlives its starter. `python -m deploy.local` is the command o
     json_record.py      small facts on disk, never half-written
     artifacts.py        what is fetched or built, once per machine, whole or not at all
     process.py          a server process that outlives us, and is never mistaken for another one
+    local_server.py     the life of a server in a directory, whichever it is
     broker_config.py    the broker's properties: small, quick to fail over, close to production in all else
     kafka.py            one broker, or a cluster of them
     toxiproxy.py        proxies in front of brokers that break connections on order

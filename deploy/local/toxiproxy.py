@@ -6,16 +6,14 @@ address they were given first.
 
 import http.client
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from deploy.local.artifacts import toxiproxy_server
 from deploy.local.errors import StackError, StartFailed
+from deploy.local.local_server import LocalServer
 from deploy.local.ports import LOOPBACK, choose_port, known_port
-from deploy.local.process import ServerProcess
 
 _SHAPE = "toxiproxy.json"
 _CALL_TIMEOUT_S = 10.0
@@ -39,45 +37,21 @@ class Toxic:
         return f"{self.kind}-{self.stream}"
 
 
-class Toxiproxy:
-    """One proxy server in a directory. Another object on the same directory means the same server.
+class Toxiproxy(LocalServer):
+    """One proxy server in a directory. Proxies are gone when the server is, and connections end.
 
-    Proxies are gone when the server is. As a context manager it starts on entry and stops on exit. Control calls
-    raise StackError if the server refuses or does not answer.
+    Control calls raise StackError if the server refuses or does not answer.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
-        self.process = ServerProcess("toxiproxy", self.directory)
+        super().__init__("toxiproxy", directory)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the server's process runs; it may not serve yet."""
-        return self.process.is_running
+    def _program(self) -> Path:
+        return toxiproxy_server()
 
-    def start(self, *, timeout_s: float = 60.0) -> None:
-        """Start the server if it does not run and wait until it answers. The build is not counted.
-
-        Raises StartFailed (then it was stopped again) or DownloadFailed.
-        """
-        server = toxiproxy_server()
-        deadline = time.monotonic() + timeout_s
-        if not self.is_running:
-            port = choose_port(self.directory / _SHAPE)
-            self.process.start([server, "-host", LOOPBACK, "-port", str(port)], {"LOG_LEVEL": "warn"})
-        try:
-            self.process.wait_until(self._answers, deadline=deadline)
-        except BaseException:  # Ctrl-C too must leave nothing behind that nobody asked for any more
-            self.kill()
-            raise
-
-    def stop(self, *, grace_s: float = 5.0) -> None:
-        """Stop the server; its connections end. No effect if it does not run."""
-        self.process.stop(grace_s=grace_s)
-
-    def kill(self) -> None:
-        """End the server at once, as a crash would."""
-        self.process.kill()
+    def _launch(self, program: Path) -> None:
+        port = choose_port(self.directory / _SHAPE)
+        self.process.start([program, "-host", LOOPBACK, "-port", str(port)], {"LOG_LEVEL": "warn"})
 
     def add_proxy(self, name: str, *, port: int, server_port: int) -> None:
         """Listen on a loopback port and pass everything on to another one."""
@@ -104,15 +78,6 @@ class Toxiproxy:
     def heal(self) -> None:
         """Switch every proxy on and take all toxics off."""
         self._call("POST", "/reset")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _answers(self) -> bool:
         try:
