@@ -1,7 +1,7 @@
 """`inference-worker models rollout …`: which version answers which records."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,8 @@ app = typer.Typer(no_args_is_help=True, help="Canary, A/B, blue-green and shadow
 rollout_watch.register(app)
 
 _EXAMPLE = "Example: inference-worker models rollout"
+
+Move = Literal["advance", "switch", "stop", "hold", "resume"]
 
 
 @app.command(epilog=f"{_EXAMPLE} show churn --store var/models")
@@ -131,79 +133,37 @@ def start_shadow(
     show_change(changed.facts, changed.words, as_json=as_json)
 
 
-@app.command(epilog=f"{_EXAMPLE} advance churn --why 'looks good'")
-def advance(
-    model: Model,
-    *,
-    why: Why = NO_REASON,
-    seen: Seen = None,
-    store: Store = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Begin the canary's next step by hand, which takes over from whoever watches; after the last one it is stable."""
-    changed = desk(store, config).move(model, "advance", why, seen=seen)
-    show_change(changed.facts, changed.words, as_json=as_json)
+def _move(verb: Move, example: str, words: str) -> None:
+    """A command that needs nothing but the model: each is one function of that name on the page."""
+
+    def command(
+        model: Model,
+        *,
+        why: Why = NO_REASON,
+        seen: Seen = None,
+        store: Store = None,
+        config: Config = None,
+        as_json: AsJson = False,
+    ) -> None:
+        changed = desk(store, config).move(model, verb, why, seen=seen)
+        show_change(changed.facts, changed.words, as_json=as_json)
+
+    app.command(verb, help=words, epilog=f"{_EXAMPLE} {verb} {example}")(command)
 
 
-@app.command(epilog=f"{_EXAMPLE} switch churn")
-def switch(
-    model: Model,
-    *,
-    why: Why = NO_REASON,
-    seen: Seen = None,
-    store: Store = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Blue-green: the standby answers, and what answered stands by."""
-    changed = desk(store, config).move(model, "switch", why, seen=seen)
-    show_change(changed.facts, changed.words, as_json=as_json)
-
-
-@app.command(epilog=f"{_EXAMPLE} stop churn --why 'more errors than stable'")
-def stop(
-    model: Model,
-    *,
-    why: Why = NO_REASON,
-    seen: Seen = None,
-    store: Store = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """End whatever runs beside the stable version, which answers everything again."""
-    changed = desk(store, config).move(model, "stop", why, seen=seen)
-    show_change(changed.facts, changed.words, as_json=as_json)
-
-
-@app.command(epilog=f"{_EXAMPLE} hold churn --why 'until the release is out'")
-def hold(
-    model: Model,
-    *,
-    why: Why = NO_REASON,
-    seen: Seen = None,
-    store: Store = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Take over: nothing is changed automatically until `resume`."""
-    changed = desk(store, config).move(model, "hold", why, seen=seen)
-    show_change(changed.facts, changed.words, as_json=as_json)
-
-
-@app.command(epilog=f"{_EXAMPLE} resume churn")
-def resume(
-    model: Model,
-    *,
-    why: Why = NO_REASON,
-    seen: Seen = None,
-    store: Store = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Give a rollout that is held back to whoever watches it."""
-    changed = desk(store, config).move(model, "resume", why, seen=seen)
-    show_change(changed.facts, changed.words, as_json=as_json)
+_move(
+    "advance",
+    "churn --why 'looks good'",
+    "Begin the canary's next step by hand, which takes over from whoever watches; after the last one it is stable.",
+)
+_move("switch", "churn", "Blue-green: the standby answers, and what answered stands by.")
+_move(
+    "stop",
+    "churn --why 'more errors than stable'",
+    "End whatever runs beside the stable version, which answers everything again.",
+)
+_move("hold", "churn --why 'until the release is out'", "Take over: nothing is changed automatically until `resume`.")
+_move("resume", "churn", "Give a rollout that is held back to whoever watches it.")
 
 
 def _pairs(option: str, text: str) -> list[tuple[str, str]]:
