@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.local.stack import Stack
@@ -78,14 +79,27 @@ def topics(kafka):
     def make(name="topic", partitions=1, config=None):
         unique = f"{name}.{uuid.uuid4().hex[:12]}"
         new = NewTopic(unique, num_partitions=partitions, replication_factor=1, config=config or {})
-        admin.create_topics([new], operation_timeout=30)[unique].result(timeout=30)
         deadline = time.monotonic() + 30
+        while not _is_made(admin, new):
+            assert time.monotonic() < deadline, f"{unique}: no broker to hold it"
+            time.sleep(0.5)
         while not _is_led(admin, unique, partitions):  # the controller knows it first, the broker a moment later
             assert time.monotonic() < deadline, f"{unique} has no leaders"
             time.sleep(0.01)
         return unique
 
     return make
+
+
+def _is_made(admin, new):
+    try:
+        admin.create_topics([new], operation_timeout=30)[new.topic].result(timeout=30)
+    except KafkaException as exc:
+        # A broker that got no time to speak to its controller for 6 s is fenced until it does.
+        if exc.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
+            raise
+        return False
+    return True
 
 
 def _is_led(admin, topic, partitions):

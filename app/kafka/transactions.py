@@ -32,6 +32,8 @@ LONGEST_CALL_S = 15.0  # so that a commit and an abort in one turn stay below wh
 # Once is what a frozen worker gets that wakes up. More often, or twice without a commit between: somebody lives on it.
 FENCED_TOO_OFTEN, FENCED_WITHIN_S = 3, 60.0
 LEAST_CALL_S = 0.1  # a call without any time would fail although the broker is there
+# The one call known to wait for ever, after its coordinator died (librdkafka #5456, #5511): recovery waits for this.
+OFFSETS_MARGIN_S = 3.0
 RETRIES = 3  # of a call the client calls retriable; after that its result counts as indefinite
 
 _FENCED = {
@@ -194,11 +196,12 @@ class TransactionalSink:
     def _call(self, name: str, within_s: float, *arguments: object) -> None:
         """Call the producer, again while the client says that is all it takes."""
         method = getattr(self._ready().producer, name)
+        margin_s = OFFSETS_MARGIN_S if name == "send_offsets_to_transaction" else CALL_MARGIN_S
         deadline = self._clock.monotonic() + within_s
         for attempt in range(RETRIES):
             left_s = max(LEAST_CALL_S, deadline - self._clock.monotonic())
             try:
-                with self._watchdog.expecting(name, left_s + CALL_MARGIN_S):
+                with self._watchdog.expecting(name, left_s + margin_s):
                     method(*arguments, left_s)
             except KafkaException as exc:
                 in_time = self._clock.monotonic() < deadline

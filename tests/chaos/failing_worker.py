@@ -19,6 +19,7 @@ import os
 import pkgutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -67,7 +68,9 @@ class Failpoints:
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, not to the process: until the thread that takes a signal to the process has stopped them
+            # all, this one runs on, as far as into the next call.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         elif kind == "sleep":
             time.sleep(float(details[0]))
         elif kind == "raise":

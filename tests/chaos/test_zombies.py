@@ -32,10 +32,7 @@ def test_sigstop_past_the_session_timeout(flow, protocol, place, measured):
             recovery_s = stream.recovery_s(stopped_ms)
 
             os.kill(zombie.pid, signal.SIGCONT)
-            # it hears of it from the transaction's coordinator or from the group's, whichever it asks first
-            zombie.wait_until(
-                lambda: zombie.said("transaction_failed") or zombie.said("partitions_lost"), "it to notice"
-            )
+            zombie.wait_until(lambda: zombie.said("transaction_failed"), "it to be fenced")
             zombie.wait_until(lambda: len(zombie.said("partitions_assigned")) > 1, "it to come back to the group")
             stream.flows()
             stream.judged()
