@@ -7,6 +7,7 @@ with flow.worker() as worker:
 """
 
 import contextlib
+import signal
 import threading
 import time
 import uuid
@@ -34,6 +35,7 @@ READER_PROPERTIES = {"socket.timeout.ms": "6000"}  # ours must not wait longer f
 TICK_S = 0.05
 READ_TIMEOUT_S = 120.0  # to a stable end, once everything that was broken is whole again
 FAILING = "tests.chaos.failing_worker"
+CRASHES = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGSEGV}
 PATIENCE_S = 120.0  # for recovery: bounds are asserted, waits are generous
 
 
@@ -196,6 +198,7 @@ class Slot:
     def __init__(self, flow, name):
         self._flow, self.name = flow, name
         self._blocks = contextlib.ExitStack()
+        self.crashes = []  # the last words of those that neither ended by themselves nor were told to
         self.ends = []  # exit statuses it gave by itself, or other than 0 when it was told to stop
 
     def __enter__(self):
@@ -218,6 +221,8 @@ class Slot:
         """Start it again if it has ended."""
         if not self.worker.lives:
             self.ends.append(self.worker.wait())
+            if self.ends[-1] in CRASHES:
+                self.crashes.append(self.worker.tail())
             self.start()
 
 

@@ -115,6 +115,10 @@ class Phase:
         """One summary per flow."""
         return [self._summary(crew) for crew in self.crews]
 
+    def crashes(self):
+        """The last words of workers that crashed."""
+        return [words for crew in self.crews for words in crew.crashes()]
+
     def _summary(self, crew):
         crew.flow.feeder.stop()
         verdict = crew.flow.witness.verdict()
@@ -148,6 +152,8 @@ def run(kafka, store, folder, *, faults, records, seed, say):
                 last = phase.faults[-1]
                 say(f"{mode}: {phase.count} faults, {phase.sent} records; {last['fault']}: {last['recovery_s']} s")
             flows += phase.judged()
+            for words in phase.crashes():
+                say(f"a worker crashed: {words}")
             struck += phase.faults
     return {"flows": flows, "faults": struck}
 

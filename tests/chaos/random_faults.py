@@ -61,6 +61,10 @@ class Crew:
         """Exit statuses that workers gave by themselves."""
         return [status for slot in (*self.slots, *self._gone) for status in slot.ends]
 
+    def crashes(self):
+        """The last words of workers that crashed."""
+        return [words for slot in (*self.slots, *self._gone) for words in slot.crashes]
+
     def close(self):
         """End all."""
         for slot in (*self.slots, *self._gone):
