@@ -111,6 +111,8 @@ class ShadowCounted:
     """What became of rows that stable answered and a shadow was to answer as well; each is counted once.
 
     dropped: never asked about, for want of time, room or a process. differences: the largest of each row compared.
+    model_seconds: what the batch would take the candidate's model and output checks in the worker, at least; 0.0 if it
+    was not asked.
     """
 
     version: str
@@ -118,6 +120,7 @@ class ShadowCounted:
     disagreed: int = 0
     failed: int = 0
     dropped: int = 0
+    model_seconds: float = 0.0
     differences: npt.NDArray[Any] | None = None
 
 

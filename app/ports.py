@@ -96,8 +96,8 @@ class RolloutObserver(Protocol):
     """Told what becomes of rollout pages. Any thread."""
 
     def serving(self, fact: Serving) -> None: ...
-    def rollout_failed(self, model: str, error: str) -> None:
-        """A page, or a version it needs, could not be read or used; error: the name of its kind."""
+    def rollout_failed(self, model: str, error: str, version: str | None) -> None:
+        """A page, or this version that it needs, could not be read or used; error: the name of its kind."""
         ...
 
 

@@ -5,8 +5,10 @@ same model sees the same numbers everywhere. Everything here is frozen and valid
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Quantity = Literal["class", "positive", "probability", "confidence", "probabilities", "value"]
@@ -171,6 +173,12 @@ class ProbabilitiesOutput(Spec):
             msg = f"output {self.name!r}: 'value' belongs to outputs of kind 'value'"
             raise ValueError(msg)
         return self
+
+    def winners(self, probabilities: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """(n, n_classes) → (n,) index of the predicted class. The one place that decides it."""
+        if self.threshold is None:
+            return np.asarray(probabilities.argmax(axis=1), np.intp)
+        return (probabilities[:, 1] >= self.threshold).astype(np.intp)
 
 
 class ValueOutput(Spec):

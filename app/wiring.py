@@ -236,11 +236,11 @@ def _shadow_scorer(settings: Settings, pipeline: Pipeline, version: str, closing
     clock, store, topic = SystemClock(), settings_store(settings), pipeline.comparison_topic
     stable = store.manifest(pipeline.model, store.rollout(pipeline.model).stable)
     stored = store.fetch(pipeline.model, version)
-    for what, ours, theirs in (
-        ("event", stored.manifest.event_schema, stable.event_schema),
-        ("prediction", stored.manifest.prediction_schema, stable.prediction_schema),
+    for what, named, ours, theirs in (
+        ("event", pipeline.event_schema, stored.manifest.event_schema, stable.event_schema),
+        ("prediction", pipeline.prediction_schema, stored.manifest.prediction_schema, stable.prediction_schema),
     ):
-        if ours != theirs:
+        if named is None and ours != theirs:
             raise SchemaIncompatible(f"version {version} is for the {what} schema {ours}, stable for {theirs}")
     model = load_model(stored, RuntimePolicy(providers=settings.models.providers))
     directory = SchemaDirectory(settings.schemas.directory)
@@ -257,7 +257,8 @@ def _shadow_scorer(settings: Settings, pipeline: Pipeline, version: str, closing
     closing.callback(comparisons.close)
     event, path = reader_columns(reader), pipeline.handler
     steps = None if path is None else handled(path, model, event, golden_tensors(stored.manifest))
-    return ShadowScorer(model, event, writer, comparisons.publish, clock, steps)
+    threads = _runtime_policy(settings, pipeline).intra_op_threads
+    return ShadowScorer(model, event, writer, comparisons.publish, clock, steps, threads=threads)
 
 
 def _shadow(

@@ -59,7 +59,9 @@ def train(
     estimator: Annotated[
         Estimator | None, typer.Option(help="Churn only; logistic if not given. Digits: a perceptron.")
     ] = None,
-    store: Annotated[str, typer.Option(help="Model store: a folder or a file:// URL.")] = "var/models",
+    store: Annotated[
+        str, typer.Option(help="Model store: a folder, or a file://, s3://, gs:// or az:// URL.")
+    ] = "var/models",
     rows: Annotated[int | None, typer.Option(help="Churn only: customers to generate (50000).")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's facts as JSON.")] = False,
@@ -232,7 +234,7 @@ def gc(
         int, typer.Option(min=0, help="What the last lines of history speak of stays in any case.")
     ] = 20,
     half_written_hours: Annotated[
-        float, typer.Option(min=0, help="What never became complete goes when it is so old.")
+        float, typer.Option(min=1, max=1e6, help="What never became complete goes when it is so old.")
     ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     store: Store = None,
@@ -240,6 +242,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove old versions. Nothing that a rollout refers to ever goes, `previous` included."""
+    if half_written_hours != half_written_hours:  # noqa: PLR0124 - NaN is within every range
+        raise typer.BadParameter("nan is no number of hours", param_hint="--half-written-hours")
     removed = desk(store, config).collect(
         model, keep_newest=keep, keep_lines=keep_lines, half_written_after_s=half_written_hours * 3600, dry_run=dry_run
     )

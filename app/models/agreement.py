@@ -38,16 +38,9 @@ def agreement(outputs: tuple[Output, ...], one: Mapping[str, Array], other: Mapp
             difference = np.abs(left - right).max(axis=1)
         worst = np.maximum(worst, np.where(np.isfinite(difference), difference, np.inf))
         if isinstance(output, ProbabilitiesOutput):
-            same &= class_indices(output, left) == class_indices(output, right)
+            same &= output.winners(left) == output.winners(right)
     row = int(worst.argmax())
     return Agreement(n, float(worst[row]), float(same.mean()), row)
-
-
-def class_indices(output: ProbabilitiesOutput, probabilities: Array) -> npt.NDArray[np.int64]:
-    """Index of the predicted class of each row, as the output step decides it."""
-    if output.threshold is not None:
-        return np.asarray(probabilities[:, 1] >= output.threshold, np.int64)
-    return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
 def accuracy(output: ProbabilitiesOutput, probabilities: Array, labels: Array) -> float:
@@ -57,4 +50,4 @@ def accuracy(output: ProbabilitiesOutput, probabilities: Array, labels: Array) -
     if (truth < 0).any():
         stranger = labels[int(np.argmax(truth < 0))]
         raise BadSettings(f"the label {str(stranger)!r} is none of the classes of {output.name!r}")
-    return float((class_indices(output, probabilities) == truth).mean())
+    return float((output.winners(probabilities) == truth).mean())

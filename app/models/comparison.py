@@ -101,12 +101,6 @@ def _answers(a: Manifest, b: Manifest, models: tuple[OnnxModel, OnnxModel]) -> t
         apart = np.abs(one - other)
         decisions = None
         if isinstance(output, ProbabilitiesOutput):
-            decisions = int((_decided(one, output) != _decided(other, output)).sum())
+            decisions = int((output.winners(one) != output.winners(other)).sum())
         found.append(OutputDifference(output.name, len(one), float(apart.max()), float(apart.mean()), decisions))
     return tuple(found)
-
-
-def _decided(probabilities: Any, output: ProbabilitiesOutput) -> Any:  # noqa: ANN401 - arrays
-    if output.threshold is not None and len(output.classes) == 2:
-        return probabilities[:, 1] >= output.threshold
-    return probabilities.argmax(axis=1)

@@ -52,23 +52,24 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A rollout before and after."""
+    """A rollout before and after. before: None if there was none."""
 
-    before: Rollout
+    before: Rollout | None
     after: Rollout
 
     @property
     def words(self) -> str:
         """For people: what was in force, what is now, by whom and why."""
         page, line = self.after, self.after.history[-1]
-        return f"{page.model}: {self.before.words} → {page.words}\nrevision {page.revision}, by {line.who}: {line.why}"
+        before = self.before.words if self.before else "no rollout"
+        return f"{page.model}: {before} → {page.words}\nrevision {page.revision}, by {line.who}: {line.why}"
 
     @property
     def facts(self) -> dict[str, object]:
         """For programs: both pages without their history, and the new line of it."""
         return {
             "model": self.after.model,
-            "before": self.before.model_dump(mode="json", exclude={"history"}),
+            "before": self.before.model_dump(mode="json", exclude={"history"}) if self.before else None,
             "after": self.after.model_dump(mode="json", exclude={"history"}),
             "change": self.after.history[-1].model_dump(mode="json"),
         }
@@ -144,7 +145,7 @@ class ModelDesk:
         """Remove what is garbage by `garbage.GarbagePolicy`, of one model or of all."""
         policy = GarbagePolicy(keep_newest, keep_lines, half_written_after_s)
         removed = []
-        for name in [model] if model is not None else self._store.models():
+        for name in [model] if model is not None else self._store.models(half_written=True):
             stored = self._store.stored_versions(name)
             try:
                 page = self._store.rollout(name)
@@ -164,11 +165,28 @@ class ModelDesk:
     def promote(
         self, model: str, version: str | None, why: str, *, check: bool = True, seen: int | None = None
     ) -> Changed:
-        """See `rollout_changes.promote`."""
+        """See `rollout_changes.promote`; of a model that has versions and no rollout, it makes the first page."""
+        if version is not None and seen is None and (page := self._first_page(model, version, why, check)):
+            return Changed(None, page)
         brings = [] if version is None else [version]
         return self._change(
             model, lambda page, order: rollout_changes.promote(page, version, order), brings, why, check, seen
         )
+
+    def _first_page(self, model: str, version: str, why: str, check: bool) -> Rollout | None:  # noqa: FBT001
+        """None if there is a page, or no such model."""
+        try:
+            self._store.rollout(model)
+        except ModelMissing:
+            if not self._store.versions(model):
+                return None
+        else:
+            return None
+        self._store.check_exists(model, version)
+        page = rollout_changes.begin(model, version, Order(self._now(), self._who, why))
+        if check:
+            load_model(self._store.fetch(model, version), ONCE)
+        return page if self._store.begin_rollout(page) else None
 
     def roll_back(self, model: str, why: str, *, seen: int | None = None) -> Changed:
         """See `rollout_changes.roll_back`. Loads nothing first: what it goes back to has served before."""

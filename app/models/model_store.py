@@ -17,7 +17,15 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.errors import AppError, BadSettings, ModelInvalid, ModelMissing, NotReachable, RolloutConflict
+from app.errors import (
+    AppError,
+    BadSettings,
+    ModelInvalid,
+    ModelMissing,
+    NotReachable,
+    RolloutConflict,
+    StoreRefused,
+)
 from app.models.manifest import FILE_NAME, MODEL_FILE, MODEL_NAME, VERSION, Manifest, ModelCard
 from app.models.objects import FolderObjects, Found, Objects
 from app.models.rollout import ROLLOUT, Rollout, RolloutChange, first_rollout
@@ -65,9 +73,12 @@ class ModelStore:
         """Where it is, for messages."""
         return self._objects.url
 
-    def models(self) -> list[str]:
-        """Names of the models with at least one complete version, in alphabetical order."""
-        return sorted({model for model, stored in self._stored("") if stored.complete})
+    def models(self, *, half_written: bool = False) -> list[str]:
+        """Names of the models with at least one complete version, in alphabetical order.
+
+        half_written: those with nothing but half-written versions as well.
+        """
+        return sorted({model for model, stored in self._stored("") if stored.complete or half_written})
 
     def versions(self, model: str) -> list[str]:
         """Complete versions of a model, oldest first; none if there is no such model."""
@@ -145,8 +156,11 @@ class ModelStore:
     def publish(self, model: str, card: ModelCard, files: Mapping[str, bytes], *, at: datetime, who: str) -> Manifest:
         """Write a new version of `model`, the next free number, and return its manifest.
 
-        The first version of a model also becomes stable in `rollout.json`; later ones promote nothing. When
-        this raises, no version was added. Raises ModelInvalid for a name that cannot be used.
+        The first version of a model also becomes stable in `rollout.json`; later ones promote nothing. Raises
+        ModelInvalid for a name that cannot be used; then, and whenever the manifest was not written, no version was
+        added. Otherwise NotReachable and StoreRefused leave that open: of a manifest whose answer was lost nobody
+        knows, and a first version whose page could not be written is there without one, which the message says. A
+        promotion makes that page.
         """
         for pattern, name in [(MODEL_NAME, model), *((FILE_NAME, file) for file in files)]:
             if not re.fullmatch(pattern, name):
@@ -160,8 +174,17 @@ class ModelStore:
         digest = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()}
         manifest = Manifest(**dict(card), model=model, version=version, digest=digest, created_at=at)
         self._write(f"{model}/{version}/{MANIFEST_FILE}", _json(manifest))
-        self._objects.create(f"{model}/{ROLLOUT_FILE}", _json(first_rollout(model, version, at=at, who=who)))
+        try:
+            self.begin_rollout(first_rollout(model, version, at=at, who=who))
+        except (NotReachable, StoreRefused) as exc:
+            if version == "1":
+                added = f"version 1 of {model!r} was added, but nothing says that it is stable: promote it"
+                raise type(exc)(f"{added}: {exc}") from exc
         return manifest
+
+    def begin_rollout(self, page: Rollout) -> bool:
+        """Put the first page of a model in force; False, and nothing changed, if it has one."""
+        return self._objects.create(f"{page.model}/{ROLLOUT_FILE}", _json(page))
 
     def remove(self, model: str, version: str, keep: frozenset[str] = frozenset()) -> bool:
         """Remove a version for good; False, and it stays, if it is one of `keep` or the rollout names it by now.

@@ -151,6 +151,18 @@ class FolderObjects(Objects):
             raise ModelMissing(f"cannot open the model store at {root}: {_reason(exc)}") from exc
         self._root = root
 
+    def create(self, path: str, content: bytes) -> bool:
+        """Create a file; a power cut afterwards does not undo it, nor leaves a part of it."""
+        if not super().create(path, content):
+            return False
+        target = self._root / path
+        try:
+            for place in (target, *target.relative_to(self._root).parents):  # the folders may be new as well
+                _sync(self._root / place)
+        except OSError as exc:
+            raise self._translated(exc, f"cannot write {target}") from exc
+        return True
+
     def replace(self, path: str, seen: Found, content: bytes) -> bool:
         """Replace a file if it is still what was `seen`; readers find the old or the new one, never a mixture."""
         target = self._root / path
@@ -193,11 +205,16 @@ def _write_durably(target: Path, content: bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
+    _sync(target.parent)
+
+
+def _sync(place: Path) -> None:
+    """What is known of this file or folder by now survives a power cut."""
+    descriptor = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _reason(exc: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, TypeAdapter, model_validator
 from xxhash import xxh3_64_intdigest
 
 from app.models.guards import Guards
@@ -21,7 +21,15 @@ from app.specs import Spec
 
 SLICES = 10_000  # shares are exact to a hundredth of a per cent
 
-Percent = Annotated[float, Field(gt=0, le=100)]
+
+def _whole_slices(percent: float) -> float:
+    """The same; raises ValueError for a share that no number of slices is."""
+    if abs(percent * SLICES / 100 - round(percent * SLICES / 100)) > 1e-6:
+        raise ValueError(f"{percent:g} is no multiple of 0.01")
+    return percent
+
+
+Percent = Annotated[float, Field(ge=100 / SLICES, le=100), AfterValidator(_whole_slices)]
 Salt = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,64}$")]
 ArmName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -289,13 +297,15 @@ Rollout = Annotated[
 ROLLOUT: TypeAdapter[Rollout] = TypeAdapter(Rollout)
 
 
-def first_rollout(model: str, version: str, *, at: AwareDatetime, who: str) -> StableRollout:
-    """Decide for the first version of a model: it is stable, there is nothing else to choose from."""
+def first_rollout(
+    model: str, version: str, *, at: AwareDatetime, who: str, why: str = "first version published"
+) -> StableRollout:
+    """The first page of a model: this version is stable, and there was nothing before."""
     change = RolloutChange(
         revision=1,
         at=at,
         who=who,
-        why="first version published",
+        why=why,
         strategy="stable",
         stable=version,
         versions=(version,),

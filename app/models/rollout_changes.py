@@ -25,6 +25,7 @@ from app.models.rollout import (
     RolloutChange,
     ShadowRollout,
     StableRollout,
+    first_rollout,
 )
 
 MAX_LINES = 200  # about 60 kB a page, which every worker reads every two seconds
@@ -43,6 +44,12 @@ class Order:
     who: str
     why: str
     automatic: bool = False
+
+
+def begin(model: str, version: str, order: Order) -> StableRollout:
+    """The first page of a model that has none: `version` answers everything."""
+    who, why = _in_one_line("who", order.who), _in_one_line("why", order.why)
+    return first_rollout(model, version, at=order.at, who=who, why=why)
 
 
 def promote(page: Rollout, version: str | None, order: Order) -> StableRollout:

@@ -250,13 +250,17 @@ def _warm_up(model: OnnxModel, manifest: Manifest, policy: RuntimePolicy, what: 
 
 
 def golden_tensors(manifest: Manifest) -> dict[str, Array]:
-    """The golden rows of every input, as the model takes them."""
+    """The golden rows of every input, as the model takes them. Raises ModelInvalid as `golden_tensor`."""
     return {spec.name: golden_tensor(spec, manifest.golden.inputs[spec.name]) for spec in manifest.inputs}
 
 
 def golden_tensor(spec: InputSpec, rows: Rows) -> Array:
-    """Shape the golden rows of one input into the tensor the model takes."""
-    tensor = np.array(rows, spec.dtype)
+    """Shape the golden rows of one input into the tensor the model takes. Raises ModelInvalid if one does not fit."""
+    try:
+        with np.errstate(over="raise"):
+            tensor = np.array(rows, spec.dtype)
+    except (ArithmeticError, ValueError) as exc:
+        raise ModelInvalid(f"the golden rows of input {spec.name!r} are no {spec.dtype}: {exc}") from exc
     return tensor if spec.shape is None else tensor.reshape(-1, *spec.shape)
 
 
@@ -268,7 +272,10 @@ def _compare_golden(model: OnnxModel, manifest: Manifest, what: str) -> None:
 
 
 def _compare(answer: Array, golden: Rows, atol: float, output: Output, what: str) -> None:
-    expected = np.array(golden, np.float64)
+    try:
+        expected = np.array(golden, np.float64)
+    except OverflowError as exc:  # whole numbers of a page may have any number of digits
+        raise ModelInvalid(f"{what}: the golden rows of output {output.name!r} are no float64: {exc}") from exc
     found = answer.reshape(len(answer), -1).astype(np.float64)
     width = len(output.classes) if isinstance(output, ProbabilitiesOutput) else 1
     if found.shape != expected.shape or expected.shape[1] != width:

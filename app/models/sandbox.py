@@ -1,7 +1,8 @@
 """Runs a conversion in a process of its own and takes nothing from it but bytes of the expected size.
 
 The process gets an empty environment, a temporary directory, limits on memory, processor time, time and file
-sizes, and what `confinement.py` adds where the kernel allows it. However it ends, nothing outlives the call.
+sizes, and what `confinement.py` adds where the kernel allows it. However it ends, its session ends with the call; what
+has left that session goes with it where processes are confined, and otherwise when its own limits end it.
 """
 
 import io
@@ -18,12 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 import app
 from app.errors import BadSettings, ModelInvalid
-from app.models.conversion import GRAPH_FILE, TASK_FILE, Framework, Task, input_file, output_file
+from app.models.conversion import GRAPH_FILE, LONGEST_MESSAGE, TASK_FILE, Framework, Task, input_file, output_file
 from app.models.original import Array, width_of
 from app.specs import InputSpec, Output
 
@@ -42,16 +44,21 @@ MODULES: dict[Framework, tuple[str, ...]] = {
 }
 EXTRAS: dict[Framework, str] = {framework: framework for framework in MODULES} | {"sklearn": "train"}
 # Our own path comes last: what is installed wins. -I: no environment, no user site, nothing of the directory.
+# What confines it is said into a pipe that is closed before anything of the source is read.
 _START = """
-import sys
+import os, sys
 sys.path.append(sys.argv[1])
 from app.models.confinement import confine
-print(*confine(*map(int, sys.argv[2:])), flush=True)
+held = confine(*map(int, sys.argv[3:]))
+os.write(int(sys.argv[2]), (" ".join(held) + "\\n").encode())
+os.close(int(sys.argv[2]))
 from app.models.conversion import main
 main()
 """
 _PACKAGE_PARENT = str(Path(next(iter(app.__path__))).resolve().parent)
 GIB = 2**30
+CONFINED_BY = ("resources", "network", "processes", "files")  # every word of `confine`
+MOST_SAID = 4096  # bytes of what the process says that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,45 +138,52 @@ def convert(
         for i, spec in enumerate(inputs):
             np.save(here / input_file(i), tensors[spec.name])
         (here / TASK_FILE).write_text(task.model_dump_json(), encoding="utf-8")
-        _run(here, source.path.name, policy)
-        held = _read(here / "said", policy.file_bytes).decode("ascii", "replace").partition("\n")[0].split()
+        held = _run(here, source.path.name, policy)
         answers = {
             output.name: _answers(here / output_file(i), rows, output, policy) for i, output in enumerate(outputs)
         }
-        return Converted(_read(here / GRAPH_FILE, policy.file_bytes), answers, tuple(held))
+        return Converted(_read(here / GRAPH_FILE, policy.file_bytes), answers, held)
 
 
-def _run(here: Path, what: str, policy: SandboxPolicy) -> None:
+def _run(here: Path, what: str, policy: SandboxPolicy) -> tuple[str, ...]:
+    """Returns what confined it."""
     environment = {"HOME": str(here), "TMPDIR": str(here), "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
     if libraries := os.environ.get("LD_LIBRARY_PATH"):  # the operator's: where a framework finds its OpenMP
         environment["LD_LIBRARY_PATH"] = libraries
     cpu_s = max(1, math.ceil(policy.time_s * (os.cpu_count() or 1)))
     limits = [str(limit) for limit in (policy.memory_bytes, cpu_s, policy.file_bytes)]
-    command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", _START, _PACKAGE_PARENT, *limits]
-    with (here / "said").open("xb") as said, (here / "complained").open("xb") as complained:
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter and code; the numbers are ours too
-            command,
-            cwd=here,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=complained,
-            start_new_session=True,
-        )
+    start = [sys.executable, "-I", "-B", "-W", "ignore", "-c", _START, _PACKAGE_PARENT]
+    ours, theirs = os.pipe()
+    # the pipe and the file have no name: what they hold is what was written to them
+    with io.FileIO(ours) as said, tempfile.TemporaryFile() as complained:
+        try:
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter and code; the numbers are ours too
+                [*start, str(theirs), *limits],
+                cwd=here,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complained,
+                pass_fds=[theirs],
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
         try:
             status = child.wait(policy.time_s)
         except subprocess.TimeoutExpired as exc:
             raise ModelInvalid(f"{what}: no end after {policy.time_s:g} s; it was stopped") from exc
         finally:
             _end(child)
+        held, words = _held(said), _last_line(complained)
     if status == 0:
-        return
+        return held
     if status in {-signal.SIGXFSZ, 128 + signal.SIGXFSZ}:
         raise ModelInvalid(f"{what}: it wrote a file of more than {policy.file_bytes} bytes; it was stopped")
     killed_by = -status if status < 0 else status - 128
     if killed_by in set(signal.Signals):
         raise ModelInvalid(f"{what}: its conversion was ended by {signal.Signals(killed_by).name}")
-    raise ModelInvalid(f"{what}: {_last_line(here / 'complained') or f'its conversion ended with status {status}'}")
+    raise ModelInvalid(f"{what}: {words or f'its conversion ended with status {status}'}")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -199,7 +213,17 @@ def _answers(path: Path, rows: int, output: Output, policy: SandboxPolicy) -> Ar
     return np.frombuffer(content, np.float64).reshape(rows, width)
 
 
-def _last_line(path: Path) -> str:
-    """The last line with something in it: an error's, see `conversion.main`."""
-    lines = _read(path, sys.maxsize)[-4096:].decode("utf-8", "replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+def _held(said: io.FileIO) -> tuple[str, ...]:
+    """What took hold, as the process said before it read the source; what came after that line is nobody's word."""
+    os.set_blocking(said.fileno(), False)  # a process that got away may hold the other end
+    line, ended, _ = (said.read(MOST_SAID) or b"").partition(b"\n")
+    words = line.decode("ascii", "replace").split() if ended else []
+    return tuple(word for word in CONFINED_BY if word in words)
+
+
+def _last_line(complained: IO[bytes]) -> str:
+    """The last line with something in it: an error's, see `conversion.main`. Nothing a terminal would act on."""
+    complained.seek(max(0, complained.seek(0, os.SEEK_END) - MOST_SAID))
+    lines = complained.read(MOST_SAID).decode("utf-8", "replace").splitlines()
+    shown = ("".join(char if char.isprintable() else " " for char in line).strip() for line in reversed(lines))
+    return next((line[:LONGEST_MESSAGE] for line in shown if line), "")

@@ -85,7 +85,8 @@ TABLE = (
     ),
     MetricSpec(
         "inference_model_provider_info", "gauge", "1", ("model", "version", "provider"),
-        "1 for the execution provider of ONNX Runtime that is preferred for a loaded version.",
+        "1 for the execution provider of ONNX Runtime that a loaded version prefers; operators that it has no kernel "
+        "for run on the CPU all the same.",
     ),
     MetricSpec(
         "inference_answers_total", "counter", "records", ("pipeline", "model", "version", "answered_by", "outcome"),
@@ -106,6 +107,12 @@ TABLE = (
         "answer; or dropped, never asked about for want of time, room or a process.",
     ),
     MetricSpec(
+        "inference_shadow_seconds", "histogram", "seconds", ("pipeline", "model", "version"),
+        "Time in a shadow's model and its output checks, per batch, as it would be in the worker at least: without "
+        "what it waited for a processor, and divided by the threads of the worker's session, as it has one.",
+        _FAST_S,
+    ),
+    MetricSpec(
         "inference_shadow_difference", "histogram", "1", ("pipeline", "model", "version"),
         "Largest absolute difference between a shadow's and stable's probabilities, or values, of a row.", _DIFFERENCE,
     ),
@@ -124,9 +131,9 @@ TABLE = (
         merge="min",
     ),
     MetricSpec(
-        "inference_rollout_errors_total", "counter", "looks", ("model", "error"),
-        "Looks at the model store that found no usable page, or a version that could not be used, by error; what was "
-        "in force stays so.",
+        "inference_rollout_errors_total", "counter", "looks", ("model", "version", "error"),
+        "Looks at the model store that found no usable page (no version), or a version that could not be used, by "
+        "error; what was in force stays so.",
     ),
     MetricSpec(
         "inference_dead_letters_total", "counter", "records", ("pipeline", "stage", "reason"),
@@ -358,9 +365,9 @@ class PipelineObserver:
         self._in_use = now
         self._gauges["inference_rollout_revision"].labels(self._pipeline, fact.model).set(fact.revision)
 
-    def rollout_failed(self, model: str, error: str) -> None:
+    def rollout_failed(self, model: str, error: str, version: str | None) -> None:
         """A rollout page, or a version it needs, could not be read or used."""
-        self._counters["inference_rollout_errors_total"].labels(model, error).inc()
+        self._counters["inference_rollout_errors_total"].labels(model, version or "", error).inc()
 
     def transaction(self, result: str) -> None:
         """A transaction ended, or was left to the broker."""
@@ -416,6 +423,7 @@ class ShadowMetrics:
         self._rows = metrics.counters["inference_shadow_rows_total"]
         self._errors = metrics.counters["inference_shadow_errors_total"]
         self._difference = metrics.histograms["inference_shadow_difference"]
+        self._seconds = metrics.histograms["inference_shadow_seconds"]
 
     def shadow_counted(self, fact: ShadowCounted) -> None:
         """Rows were compared, or were not."""
@@ -425,6 +433,8 @@ class ShadowMetrics:
         for result, count in results.items():
             if count:
                 self._rows.labels(self._pipeline, self._model, fact.version, result).inc(count)
+        if fact.model_seconds:
+            self._seconds.observe_one((self._pipeline, self._model, fact.version), fact.model_seconds)
         if fact.differences is not None and len(fact.differences):
             self._difference.observe((self._pipeline, self._model, fact.version), fact.differences)
 

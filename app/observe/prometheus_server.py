@@ -9,7 +9,7 @@ from app.facts import MetricsLook, Sample
 from app.observe.endpoint import WITHIN_S, Endpoint, Unreadable, figure, figures_expected
 
 MOST_POINTS = 500  # of the past: a worker that was started again is noticed between two of them
-LABELS = ("pipeline", "model", "version", "outcome", "result", "le")  # the workers' own
+LABELS = ("pipeline", "model", "version", "outcome", "result", "error", "le")  # the workers' own
 
 Series = tuple[Mapping[str, str], Sequence[tuple[float, float]]]  # labels; (epoch seconds, value), …
 
@@ -41,14 +41,14 @@ class PrometheusServer:
         return looks[-1]
 
     def since(self, epoch_s: float) -> Sequence[MetricsLook]:
-        """At most MOST_POINTS looks, evenly spaced; nothing if the server does not answer."""
+        """At most MOST_POINTS looks, evenly spaced; one that says why, of nobody, if the server does not answer."""
         now_s = self._clock.now_ms() / 1000
         if epoch_s >= now_s:
             return ()
         try:
             return self._between(epoch_s, now_s, max((now_s - epoch_s) / MOST_POINTS, 1.0))
-        except Unreadable:
-            return ()
+        except Unreadable as exc:
+            return (MetricsLook({}, {self._endpoint.name: str(exc)}, now_s),)
 
     def _between(self, start_s: float, end_s: float, step_s: float) -> list[MetricsLook]:
         times = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:.3f}"}

@@ -222,7 +222,7 @@ def _bad_output(model: Model, outputs: Mapping[str, Array], index: int, row: int
 
 
 def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -> None:
-    winner = output.argmax(axis=1) if spec.threshold is None else (output[:, 1] >= spec.threshold).astype(np.intp)
+    winner = spec.winners(output)
     count, width = output.shape
     confidence = output.take(np.arange(0, count * width, width) + winner)
     quantities: dict[Quantity, Callable[[], Array]] = {

@@ -11,6 +11,8 @@ disagreement   rows that stable answers otherwise: counted where both answered, 
                answered otherwise): shown to be above the allowance → roll back; counted above it → hold
 accuracy       share of right answers less than stable's, once outcomes are known: as disagreement
 
+What a worker cannot even use (in `UNUSABLE_LOOKS` looks, or a shadow that it gave up) is rolled back without any rows.
+
 "Shown" is by confidence sequences (`confidence`), which may be looked at all the time. `alpha` is split evenly
 between the steps (or arms) of a rollout and the guards, so it bounds the whole. Only rows since the step began
 count: the share changes with each step and so may the traffic, and added up over steps a version can look worse than
@@ -20,7 +22,7 @@ and latency are those from before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf, isfinite
 from typing import Literal
@@ -28,11 +30,12 @@ from typing import Literal
 from app.models.guards import Guards
 from app.models.rollout import AbRollout, CanaryRollout, Rollout, ShadowRollout
 from app.rollouts.confidence import Rate, difference_within, rate_within
-from app.rollouts.measurements import Counts
+from app.rollouts.measurements import Counts, Unusable
 
 GUARDS = 4  # alpha is split between them
 QUANTILES = {"median": 0.5, "90th percentile": 0.9, "95th percentile": 0.95}  # of a batch's time in the model
 NEGLIGIBLE_S = 0.001  # of a batch in the model: less than this is a tenth of what a batch waits for, by default
+UNUSABLE_LOOKS = 3  # in which a worker had failed anew: half a minute, by default, is no moment's trouble any more
 LEAST_BATCHES = 50  # of either, before times are compared: the first few after loading a model are slow
 
 Verdict = Literal["promote", "hold", "roll_back", "nothing"]
@@ -45,12 +48,14 @@ class Evidence:
 
     versions: version → what it did. before: what stable did before, if that is known.
     measured_s: how long every worker was measured. missing: what is not known now, in words; empty if nothing.
+    unusable: version → the worker that has most trouble with it.
     """
 
     versions: Mapping[str, Counts]
     before: Counts
     measured_s: float
     missing: Sequence[str] = ()
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class _Side:
     name: str
     counts: Counts
     beside: bool = True
+    unusable: Unusable | None = None
 
 
 def decide(page: Rollout, evidence: Evidence, now: datetime) -> Decision:
@@ -100,12 +106,12 @@ def _judged(page: Rollout, evidence: Evidence, now: datetime) -> Decision:
     beside, stable = _beside(page, evidence), _stable(page, evidence)
     parts = len(page.steps) if isinstance(page, CanaryRollout) else len(beside)
     alpha = page.guards.alpha / (GUARDS * max(parts, 1))
-    findings = [found for side in beside for found in _findings(side, stable, page.guards, alpha)]
+    findings = [found for side in beside for found in (_use(side), *_findings(side, stable, page.guards, alpha))]
     if worse := [found.words for found in findings if found.says == "worse"]:
         return Decision("roll_back", "; ".join(worse))
     waits = [*evidence.missing, *_too_few(beside, stable, page.guards)]
     waits += [found.words for found in findings if found.says == "open"]
-    fine = "; ".join(found.words for found in findings)
+    fine = "; ".join(found.words for found in findings if found.words)
     if isinstance(page, CanaryRollout):
         return _next_step(page, evidence.measured_s, waits, fine, now)
     return Decision("hold", f"{'; '.join(waits) or fine}; more than that is for a person to decide")
@@ -130,7 +136,10 @@ def _beside(page: CanaryRollout | ShadowRollout | AbRollout, evidence: Evidence)
         names = {arm.version: arm.name for arm in page.variants if arm.version != page.stable}
     else:
         names = {page.candidate: page.strategy}
-    return [_Side(f"{name} {version}", evidence.versions.get(version, NOTHING)) for version, name in names.items()]
+    return [
+        _Side(f"{name} {version}", evidence.versions.get(version, NOTHING), unusable=evidence.unusable.get(version))
+        for version, name in names.items()
+    ]
 
 
 def _stable(page: Rollout, evidence: Evidence) -> _Side:
@@ -146,6 +155,19 @@ def _too_few(beside: Sequence[_Side], stable: _Side, guards: Guards) -> list[str
         for side in (*beside, stable)
         if side.counts.rows < guards.min_rows
     ]
+
+
+def _use(side: _Side) -> _Finding:
+    """Whether workers can use it at all."""
+    found = side.unusable
+    if found is None:
+        return _Finding("fine", "")
+    if found.given_up:
+        return _Finding("worse", f"{side.name} was given up by {found.worker}: {found.error}")
+    words = f"{side.name} cannot be used by {found.worker}: {found.error}, in {found.looks}"
+    if found.looks >= UNUSABLE_LOOKS:
+        return _Finding("worse", f"{words} looks")
+    return _Finding("open", f"{words} of {UNUSABLE_LOOKS} looks")
 
 
 def _findings(side: _Side, stable: _Side, guards: Guards, alpha: float) -> list[_Finding]:

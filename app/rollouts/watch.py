@@ -12,10 +12,10 @@ from typing import Protocol
 from app.clock import Clock
 from app.errors import AppError, ModelMissing
 from app.facts import MetricsLook
-from app.models.rollout import CanaryRollout, Rollout
+from app.models.rollout import CanaryRollout, Rollout, ShadowRollout
 from app.models.rollout_changes import MAX_WORDS, Change, Order, advance, roll_back
 from app.rollouts.decision import NOTHING, Decision, Evidence, decide
-from app.rollouts.measurements import Counts, Measurements, Tally, revisions
+from app.rollouts.measurements import Counts, Measurements, Tally, Unusable, revisions
 
 # Of a page: what may change while it is the same step of the same rollout.
 NOT_THE_STEP = {"revision", "previous", "held", "guards", "history"}
@@ -94,6 +94,7 @@ class _Step:
         self._tally = Tally()
         self._complete_at_s: float | None = None
         self.measured_s = 0.0
+        self.untold: list[str] = []  # what is not known of the time before the first look, and was not said yet
 
     def add(self, look: MetricsLook, at_s: float) -> None:
         """Looks in the order of time. Time counts between two looks that read every worker."""
@@ -107,8 +108,16 @@ class _Step:
 
     @property
     def counts(self) -> dict[str, Counts]:
+        """By version, in the part that it has."""
+        counts = self._tally.counts()
+        if isinstance(self.page, ShadowRollout):
+            counts[self.page.candidate] = self._tally.shadows().get(self.page.candidate, NOTHING)
+        return counts
+
+    @property
+    def unusable(self) -> dict[str, Unusable]:
         """By version."""
-        return self._tally.counts()
+        return self._tally.unusable()
 
     @property
     def before(self) -> Counts:
@@ -142,7 +151,8 @@ class Watcher:
         step = self._current(page, now)
         look = self._measurements.now()
         step.add(look, self._clock.monotonic())
-        evidence = Evidence(step.counts, step.before, step.measured_s, _missing(look, page))
+        missing, step.untold = [*step.untold, *_missing(look, page)], []
+        evidence = Evidence(step.counts, step.before, step.measured_s, missing, step.unusable)
         decision = decide(page, evidence, now)
         changed, trouble = False, ""
         if decision.verdict in {"promote", "roll_back"} and not self._dry_run:
@@ -193,8 +203,12 @@ class Watcher:
         step = self._step = _Step(page, before)
         if isinstance(page, CanaryRollout):
             elapsed_s = now.timestamp() - self._clock.monotonic()
-            for look in self._measurements.since(page.since.timestamp()):
+            past = self._measurements.since(page.since.timestamp())
+            for look in past:
                 step.add(look, look.at_s - elapsed_s)
+            if past and not any(look.workers for look in past):
+                why = ", ".join(f"{name}: {reason}" for name, reason in sorted(past[-1].unread.items()))
+                step.untold = [f"what happened since the step began is not known ({why})"]
         return step
 
     def _change(self, page: Rollout, decision: Decision, now: datetime) -> Rollout:

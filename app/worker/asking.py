@@ -65,6 +65,9 @@ class Reply:
 
 @dataclass(slots=True)
 class _Attempts:
+    """stable: the version whose bad outputs may stop the worker. failure: the first, see `_bare`."""
+
+    stable: str
     made: list[Asked] = field(default_factory=list)
     failure: ModelFailed | None = None
 
@@ -80,7 +83,7 @@ class Asking:
         """Each row of the part is answered or rejected. Raises ModelFailed if nobody answers and that is to stop."""
         if not len(part.rows):
             return Reply(part, part.lane, Inference({}, part.rows, []), ())
-        attempts = _Attempts()
+        attempts = _Attempts((part.lane.stable or part.lane).version)
         if part.lane.breaker.allows():
             inference = self._try(part.lane, part.tensors, part.rows, attempts, part.failure)
             if inference is not None:
@@ -137,12 +140,13 @@ class Asking:
             if failure is not None:
                 raise failure
             inference = lane.infer(tensors, rows, self._outputs)
-        except OutputRefused:
-            raise
         except ModelFailed as exc:
+            if isinstance(exc, OutputRefused) and lane.version == attempts.stable:
+                raise
             if lane.breaker.failed(str(exc)):
                 self._log.error("model_failed", model=model.name, version=model.version, reason=str(exc))
-            attempts.failure = attempts.failure or exc
+            bare = _bare(exc)
+            attempts.failure = attempts.failure or bare
             took_s = time.perf_counter() - started
             attempts.made.append(Asked(model.name, model.version, took_s, failed=True, rows_failed=len(rows)))
             return None
@@ -156,3 +160,9 @@ class Asking:
         )
         attempts.made.append(answered)
         return inference
+
+
+def _bare(failure: ModelFailed) -> ModelFailed:
+    """The same without where it was raised: those frames hold the version, and one of them holds this."""
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)

@@ -10,6 +10,7 @@ Of the rows offered under a page, each is counted once: agreed, disagreed, faile
 Longer than most files because what is offered, sent and not answered is one state, and all its ends have to count it.
 """
 
+import math
 import select
 import socket
 from collections import deque
@@ -290,13 +291,15 @@ class Shadow:
 
     def _listen(self, wait_s: float) -> None:
         line = self._child.line if self._child is not None else None
-        readers = [self._bell] if line is None else [self._bell, line]
-        writers = [line] if line is not None and self._unsent else []
-        heard, _, _ = select.select(readers, writers, [], wait_s)
-        if self._bell in heard:
+        heard = select.poll()  # unlike select(), for any number of open files
+        heard.register(self._bell, select.POLLIN)
+        if line is not None:
+            heard.register(line, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        events = dict(heard.poll(_milliseconds(wait_s)))
+        if self._bell.fileno() in events:
             with suppress(BlockingIOError):
                 self._bell.recv(4096)
-        if line is not None and line in heard:
+        if line is not None and events.get(line.fileno(), 0) & ~select.POLLOUT:
             self._read(line)
 
     def _read(self, line: socket.socket) -> None:
@@ -332,7 +335,12 @@ class Shadow:
             self._since = self._clock.monotonic()
             self._credit_s -= compared.seconds
             fact = ShadowCounted(
-                version, compared.agreed, compared.disagreed, compared.failed, differences=compared.differences
+                version,
+                compared.agreed,
+                compared.disagreed,
+                compared.failed,
+                model_seconds=compared.model_seconds,
+                differences=compared.differences,
             )
             self._observer.shadow_counted(fact)
             if compared.unpublished:
@@ -415,8 +423,9 @@ class Shadow:
                 child.line.shutdown(socket.SHUT_WR)
             until = self._clock.monotonic() + self._policy.end_within_s
             while self._sent and not self._unsent and self._child is child and self._clock.monotonic() < until:
-                heard, _, _ = select.select([child.line], [], [], self._policy.end_within_s)
-                if not heard:
+                heard = select.poll()
+                heard.register(child.line, select.POLLIN)
+                if not heard.poll(_milliseconds(self._policy.end_within_s)):
                     break
                 self._last_words(child.line)
         self._end(self._policy.end_within_s if self._ready and not self._sent else 0.0, unanswered="dropped")
@@ -434,6 +443,11 @@ class Shadow:
 
     def _count(self, version: str, *, failed: int = 0, dropped: int = 0) -> None:
         self._observer.shadow_counted(ShadowCounted(version, failed=failed, dropped=dropped))
+
+
+def _milliseconds(seconds: float) -> int:
+    """What poll() waits at least so long for."""
+    return math.ceil(max(seconds, 0.0) * 1000)
 
 
 def _keys(records: Sequence[Record], reply: Reply) -> list[bytes | None]:

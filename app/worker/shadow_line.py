@@ -19,7 +19,7 @@ from app.records import IntArray, TopicPartition
 from app.worker.side_by_side import Answer
 
 _HEAD = struct.Struct("<BI")
-_COUNTS = struct.Struct("<4Id")
+_COUNTS = struct.Struct("<4I2d")
 _OURS = "shadow."  # no Avro name has a dot: no column of an event is called so
 MOST_REPORT_BYTES = 4 * 1_048_576  # a million differences: more rows than any batch has
 
@@ -60,7 +60,7 @@ class ShadowRows:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What became of one batch of rows. seconds: all it took.
+    """What became of one batch of rows. seconds: all it took. model_seconds: see `ShadowCounted`.
 
     unpublished: comparisons that by now are known not to be in the topic, of earlier batches too.
 
@@ -72,6 +72,7 @@ class Compared:
     failed: int
     unpublished: int
     seconds: float
+    model_seconds: float
     differences: npt.NDArray[np.float32]
 
 
@@ -157,21 +158,23 @@ def rows_of(content: bytes) -> ShadowRows:
 
 def compared_bytes(compared: Compared) -> bytes:
     """The content of a COMPARED frame."""
-    counts = (compared.agreed, compared.disagreed, compared.failed, compared.unpublished, compared.seconds)
-    return _COUNTS.pack(*counts) + compared.differences.astype("<f4").tobytes()
+    rows = (compared.agreed, compared.disagreed, compared.failed, compared.unpublished)
+    counts = _COUNTS.pack(*rows, compared.seconds, compared.model_seconds)
+    return counts + compared.differences.astype("<f4").tobytes()
 
 
 def compared_of(content: bytes, rows: int) -> Compared:
     """What became of `rows` rows. Raises LineBroken if it cannot be that."""
     try:
-        agreed, disagreed, failed, unpublished, seconds = _COUNTS.unpack_from(content)
+        agreed, disagreed, failed, unpublished, seconds, model_seconds = _COUNTS.unpack_from(content)
         differences = np.frombuffer(content, "<f4", offset=_COUNTS.size)
     except (struct.error, ValueError) as exc:
         raise LineBroken(f"a report that is none: {exc}") from exc
     adds_up = agreed + disagreed + failed == rows and agreed + disagreed == len(differences)
-    if not adds_up or not math.isfinite(seconds) or seconds < 0 or not np.isfinite(differences).all():
+    possible = all(math.isfinite(took_s) and took_s >= 0 for took_s in (seconds, model_seconds))
+    if not adds_up or not possible or not np.isfinite(differences).all():
         raise LineBroken(f"a report on {rows} rows that does not add up")
-    return Compared(agreed, disagreed, failed, unpublished, seconds, differences)
+    return Compared(agreed, disagreed, failed, unpublished, seconds, model_seconds, differences)
 
 
 def refused_bytes(refused: Refused) -> bytes:

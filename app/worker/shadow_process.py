@@ -77,6 +77,17 @@ class ShadowProcess:
         return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
+def waited_for_processor_s() -> float:
+    """How long the calling thread could have run and had no processor, since it was started; 0.0 if nobody says.
+
+    Linux keeps it (Documentation/scheduler/sched-stats.rst, the second of the three numbers).
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def give_up(memory_bytes: int, worker: int) -> None:
     """What a shadow does first. worker: the process it ends with; if that is gone already, this does not return."""
     for what, limit in ((resource.RLIMIT_DATA, memory_bytes), (resource.RLIMIT_CORE, 0)):

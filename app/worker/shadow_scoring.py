@@ -30,6 +30,7 @@ from app.worker.shadow_line import (
     refused_bytes,
     rows_of,
 )
+from app.worker.shadow_process import waited_for_processor_s
 from app.worker.side_by_side import Answer, Difference, answer_of, compare
 
 READ_BYTES = 1 << 20
@@ -50,11 +51,18 @@ class ShadowScorer:
         publish: Publish,
         clock: Clock,
         handled: tuple[FeaturePlan | HandledPlan, HandledOutputs | None] | None = None,
+        *,
+        threads: int = 1,
+        waited_s: Callable[[], float] = waited_for_processor_s,
     ) -> None:
-        """event: the columns that events come in. Raises SchemaIncompatible if they lack what the candidate takes."""
+        """event: the columns that events come in. Raises SchemaIncompatible if they lack what the candidate takes.
+
+        threads: of a session in the worker; there is one here. waited_s: see `waited_for_processor_s`.
+        """
         self._model, self._writer, self._publish, self._clock = model, writer, publish, clock
         self._plan, outputs = handled or (FeaturePlan(model.inputs, event), None)
         self._infer = infer if outputs is None else outputs.infer
+        self._threads, self._waited_s = threads, waited_s
 
     def score(self, rows: ShadowRows) -> Compared:
         """Ask the candidate, compare, publish. A row without a usable answer is failed, whatever the reason.
@@ -62,7 +70,7 @@ class ShadowScorer:
         Raises SchemaIncompatible if the two versions have nothing to be compared.
         """
         started = time.perf_counter()
-        answered, answer, rejected = self._ask(rows)
+        answered, answer, rejected, model_seconds = self._ask(rows)
         difference = compare(rows.answer.of(answered), answer) if answer is not None else None
         agreed = int(np.count_nonzero(difference.agreed)) if difference is not None else 0
         values = self._writer.write(self._columns(rows, answered, answer, difference, rejected), len(rows))
@@ -74,20 +82,35 @@ class ShadowScorer:
             len(rows) - len(answered),
             unpublished,
             time.perf_counter() - started,
+            model_seconds,
             np.minimum(most, np.finfo(np.float32).max).astype(np.float32),
         )
 
-    def _ask(self, rows: ShadowRows) -> tuple[IntArray, Answer | None, list[Rejection]]:
-        """Which rows were answered, rising; how; and why the others were not. A model at fault rejects none by name."""
+    def _ask(self, rows: ShadowRows) -> tuple[IntArray, Answer | None, list[Rejection], float]:
+        """Which rows were answered, rising; how; why the others were not; and `ShadowCounted.model_seconds`.
+
+        A model at fault rejects none by name.
+        """
         features = self._plan.apply(Columns(rows.events, np.arange(len(rows))))
         if features.failure is not None or not len(features.rows):
-            return features.rows[:0], None, features.rejected
+            return features.rows[:0], None, features.rejected, 0.0
+        started, waited_s = time.perf_counter(), self._waited_s()
         try:
             inference = self._infer(self._model, features.tensors, features.rows, OutputPolicy())
         except ModelFailed:
-            return features.rows[:0], None, features.rejected
-        rejected = features.rejected + inference.rejected
-        return inference.rows, answer_of(inference, self._model.outputs) if len(inference.rows) else None, rejected
+            return features.rows[:0], None, features.rejected, self._model_seconds(started, waited_s)
+        took_s = self._model_seconds(started, waited_s)
+        answer = answer_of(inference, self._model.outputs) if len(inference.rows) else None
+        return inference.rows, answer, features.rejected + inference.rejected, took_s
+
+    def _model_seconds(self, started: float, waited_s: float) -> float:
+        """At least what the same would have taken in the worker.
+
+        There the priority is normal: what this one waited for a processor is left out. There several threads may
+        share the work, and at best they share it evenly.
+        """
+        took_s = time.perf_counter() - started - (self._waited_s() - waited_s)
+        return max(took_s, 0.0) / self._threads
 
     def _columns(
         self,

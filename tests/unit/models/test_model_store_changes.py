@@ -3,6 +3,7 @@
 import fcntl
 import json
 import multiprocessing
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -74,6 +75,47 @@ def interrupted(published):
 
 def promoted(version, by):
     return lambda page: changes.promote(page, version, by)
+
+
+class NoPage(FolderObjects):
+    """A folder that takes everything but a rollout page."""
+
+    def create(self, path, content):
+        if path.endswith("rollout.json"):
+            raise NotReachable("the connection broke")
+        return super().create(path, content)
+
+
+def test_a_later_version_needs_no_page_to_be_published(published, make_card):
+    store = ModelStore(NoPage(Path(published.url), create=False))
+    assert store.publish("hand", make_card(), {"model.onnx": b"graph"}, at=NOW, who="a test").version == "4"
+    assert published.rollout("hand").stable == "1"
+
+
+def test_a_first_version_without_its_page_says_so_and_counts(tmp_path, make_card):
+    store = ModelStore(NoPage(tmp_path / "store", create=True))
+    with pytest.raises(NotReachable, match=r"version 1 of 'hand' was added, .*promote it: the connection broke"):
+        store.publish("hand", make_card(), {"model.onnx": b"graph"}, at=NOW, who="a test")
+    assert store.versions("hand") == ["1"]
+
+
+def test_the_files_of_a_version_outlive_a_power_cut_before_its_manifest_says_that_they_are_there(
+    tmp_path, make_card, monkeypatch
+):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((place.name, (tmp_path / "store/hand/1/manifest.json").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(objects_module.os, "fsync", fsync)
+    store = open_store("store", tmp_path, create=True)
+    store.publish("hand", make_card(), {"model.onnx": b"graph", "w.data": b"1"}, at=NOW, who="a test")
+    before = [name for name, complete in synced if not complete]
+    assert set(before) == {"model.onnx", "w.data", "1", "hand", "store"}
+    assert {name for name, complete in synced if complete} >= {"manifest.json", "1", "rollout.json"}
 
 
 def test_a_change_gives_what_was_and_what_is(published):

@@ -1,6 +1,7 @@
 """`inference-worker models …` over a folder: what people see, and what is refused."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -139,6 +140,9 @@ def test_a_version_that_does_not_verify_is_not_promoted_unless_asked_for(models,
         (("rollout", "start-canary", "hand", "9"), ModelMissing, "no version '9'"),
         (("rollout", "start-canary", "hand", "2", "--steps", "50:1,5:1"), RolloutRefused, "larger percent"),
         (("rollout", "start-shadow", "hand", "2", "--percent", "-5"), RolloutRefused, "percent"),
+        (("rollout", "start-shadow", "hand", "2", "--percent", "12.345"), RolloutRefused, "12.345 is no multiple"),
+        (("rollout", "start-canary", "hand", "2", "--steps", "0.004:1"), RolloutRefused, "percent"),
+        (("rollout", "start-canary", "hand", "2", "--steps", "99.996:1"), RolloutRefused, "99.996 is no multiple"),
         (("rollout", "start-ab", "hand", "--arm", "a=1", "--arm", "b=9"), ModelMissing, "no version '9'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -208,7 +212,29 @@ def test_gc_removes_what_was_never_finished(models, published):
     Path(published.url, "hand", "4").mkdir()
     Path(published.url, "hand", "4", "model.onnx").write_bytes(b"half")
     assert "nothing to remove" in models("gc")
-    assert "hand 4: half-written, removed" in models("gc", "--half-written-hours", "0")
+    os.utime(Path(published.url, "hand", "4", "model.onnx"), (0, 0))
+    Path(published.url, "never", "1").mkdir(parents=True)
+    Path(published.url, "never", "1", "model.onnx").write_bytes(b"half")
+    os.utime(Path(published.url, "never", "1", "model.onnx"), (0, 0))
+    assert models("gc") == "hand 4: half-written, removed\nnever 1: half-written, removed\n"
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "0.5", "nan"])
+def test_gc_leaves_a_publisher_time_to_finish(models, hours):
+    models("gc", "--half-written-hours", hours, status=2)
+
+
+def test_promote_makes_the_first_page_of_a_model_that_has_none(models, models_json, published):
+    Path(published.url, "hand", "rollout.json").unlink()
+    with pytest.raises(ModelMissing, match="no version '9'"):
+        models("promote", "hand", "9")
+    with pytest.raises(ModelMissing, match=r"rollout\.json does not exist"):
+        models("promote", "hand", "2", "--if-revision", "1")
+    assert models("promote", "hand", "2", "--why", "found without one").startswith("hand: no rollout → stable 2\n")
+    page = models_json("rollout", "show", "hand")
+    assert (page["revision"], page["stable"], page["previous"]) == (1, "2", None)
+    assert page["history"][-1]["why"] == "found without one"
+    assert models_json("promote", "hand", "3")["before"]["stable"] == "2"
 
 
 def test_a_store_is_named_in_one_way_only(published, tmp_path):

@@ -16,6 +16,7 @@ from app.avro.codec import DatumWriter
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import reader_columns
 from app.avro.schemas import parse
+from app.errors import ModelFailed
 from app.models.model_store import ModelStore
 from app.models.runtime import RuntimePolicy, load_model
 from app.pipeline.decode import Decoder
@@ -41,6 +42,25 @@ PREDICTION = parse(
 HEADERS = [ConfluentFraming.header(number) for number in (1, 2)]
 
 
+class Failing:
+    """A loaded version that fails from now on."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def run(self, tensors):
+        try:
+            self._model.run({name: tensor[:, :0] for name, tensor in tensors.items()})  # of another shape
+        except ModelFailed as exc:
+            raise ModelFailed("broken") from exc
+
+    def check(self):
+        raise ModelFailed("broken")
+
+
 class Versions:
     """The real store and runtime; `alive` has a weak reference to each loaded model and its session."""
 
@@ -48,6 +68,7 @@ class Versions:
         self._store = store
         self._writer = DatumWriter(FRAMING, HEADERS[1], PREDICTION)
         self.alive = []
+        self.failing = set()
 
     def page(self):
         return self._store.rollout("hand")
@@ -58,6 +79,8 @@ class Versions:
     def lane(self, version):
         model = load_model(self._store.fetch("hand", version), RuntimePolicy(warm_up_rows=(1,)))
         self.alive.append((version, weakref.ref(model), weakref.ref(model._session)))
+        if version in self.failing:
+            model = Failing(model)
         columns = reader_columns(EVENT)
         encoder = PredictionEncoder(self._writer, model, columns)
         return Lane(FeaturePlan(model.inputs, columns), encoder, Answerer(model), Breaker(1.0, ManualClock()))
@@ -72,7 +95,7 @@ class Nobody:
     def serving(self, fact):
         pass
 
-    def rollout_failed(self, model, error):
+    def rollout_failed(self, model, error, version):
         raise AssertionError(error)
 
 
@@ -91,7 +114,7 @@ class Rig:
         self.follower.look()
 
     def prepare(self):
-        records = [FakeRecord(HEADERS[0] + np.float64(n).tobytes(), offset=n) for n in range(4)]
+        records = [FakeRecord(HEADERS[0] + np.float64(n).tobytes(), offset=n, key=bytes([n])) for n in range(4)]
         return self.chain.prepare(Batch(records, "age", 0.0, 0.0, 512), origin_of(records, 0))
 
 
@@ -147,3 +170,14 @@ def test_a_canary_that_is_taken_back_is_freed_and_stable_was_never_loaded_again(
     rig.follower.look()
     assert rig.versions.living() == ["1"]
     assert [version for version, _, _ in rig.versions.alive] == ["1", "2"]
+
+
+def test_a_version_that_failed_is_freed_like_any_other(rig):
+    rig.versions.failing.add("2")
+    rig.swap(canary_page("1", "2", 100, 2, model="hand"))
+    scored = rig.chain.finish(rig.chain.answer(rig.prepare()))
+    assert [(asked.version, asked.failed) for asked in scored.scored.asked] == [("2", True), ("1", False)]
+    del scored
+    rig.swap(page_of("1", 3))
+    rig.follower.look()
+    assert rig.versions.living() == ["1"]

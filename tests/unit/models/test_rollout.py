@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rollout_pages import NOW, first, of_every_strategy, order
 
+from app.errors import RolloutRefused
 from app.models import rollout_changes as changes
 from app.models.rollout import ROLLOUT, SLICES
 from loadgen.model_store import ModelStore as LoadgenStore
@@ -18,6 +19,7 @@ from loadgen.model_store import ModelStore as LoadgenStore
 STRATEGIES = ["stable", "blue_green", "canary", "ab", "shadow"]
 KEYS = [f"customer-{number}".encode() for number in range(50_000)]
 KEY = st.none() | st.binary(max_size=40)
+PERCENT = st.integers(1, SLICES).map(lambda slices: slices * 100 / SLICES)
 
 
 def canary(percent, salt="salt"):
@@ -37,13 +39,24 @@ def test_a_canary_answers_its_share_of_the_keys(percent):
     assert within_99_percent(share(canary(percent)), percent / 100, len(KEYS))
 
 
+@given(PERCENT)
+def test_every_share_that_can_be_stated_is_an_exact_number_of_slices(percent):
+    assert canary(percent)._bounds().tolist() == [SLICES - round(percent * 100)]
+
+
+@pytest.mark.parametrize("percent", [0.004, 0.0099, 0.015, 12.345, 99.996, 99.9999, 100.004])
+def test_a_share_that_is_no_number_of_slices_is_refused(percent):
+    with pytest.raises(RolloutRefused, match=r"steps\.0\.percent"):
+        canary(percent)
+
+
 def test_a_canary_of_everything_leaves_nothing_to_stable_but_what_has_no_key():
     page = canary(100)
     assert set(page.choose(KEYS)) == {1}
     assert list(page.choose([b"a", None, b"", b"b"])) == [1, 0, 1, 1]
 
 
-@given(st.lists(KEY, max_size=30), st.lists(st.floats(0.01, 100), min_size=2, max_size=5, unique=True))
+@given(st.lists(KEY, max_size=30), st.lists(PERCENT, min_size=2, max_size=5, unique=True))
 def test_a_key_that_came_to_a_canary_stays_when_its_share_grows(keys, percents):
     pages = [canary(percent) for percent in sorted(percents)]
     for smaller, larger in pairwise(pages):

@@ -111,6 +111,23 @@ def test_a_golden_row_that_comes_out_otherwise_is_refused_with_the_difference(ma
         load_model(stored(make_graph(), golden=wrong), POLICY)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("int32", 2**31), ("int64", 2**63), ("int32", -(2**31) - 1), ("float32", 1e39), ("float64", 10**400)],
+)
+def test_a_golden_row_that_its_input_cannot_hold_is_refused_by_name(make_graph, stored, dtype, value):
+    kind = {"int32": TensorProto.INT32, "int64": TensorProto.INT64, "float64": TensorProto.DOUBLE}
+    graph = make_graph(dtype=kind.get(dtype, TensorProto.FLOAT))
+    spec = InputSpec(name="X", dtype=dtype, features=(NumberFeature(field="x"),))
+    with pytest.raises(ModelInvalid, match=f"golden rows of input 'X' are no {dtype}"):
+        load_model(stored(graph, inputs=(spec,), golden=golden(inputs=((0,), (value,)))), POLICY)
+
+
+def test_a_golden_answer_that_no_float_holds_is_refused_by_name(make_graph, stored):
+    with pytest.raises(ModelInvalid, match="golden rows of output 'probabilities' are no float64"):
+        load_model(stored(make_graph(), golden=golden(outputs=((1, 0), (10**400, 1)))), POLICY)
+
+
 def test_a_golden_row_within_its_tolerance_is_accepted(make_graph, stored):
     load_model(stored(make_graph(), golden=golden(outputs=((1, 0), (0.0625, 0.9375)), atol=0.07)), POLICY)
 

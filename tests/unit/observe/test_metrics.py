@@ -34,10 +34,11 @@ CONTRACT = {
     "inference_model_rows_total": ("model", "version", "outcome"),
     "inference_model_info": ("pipeline", "model", "version", "digest", "part"),
     "inference_shadow_rows_total": ("pipeline", "model", "version", "result"),
+    "inference_shadow_seconds": ("pipeline", "model", "version"),
     "inference_shadow_difference": ("pipeline", "model", "version"),
     "inference_shadow_errors_total": ("pipeline", "model", "version", "error"),
     "inference_rollout_revision": ("pipeline", "model"),
-    "inference_rollout_errors_total": ("model", "error"),
+    "inference_rollout_errors_total": ("model", "version", "error"),
     "inference_lag_records": ("topic", "partition"),
     "inference_lag_seconds": ("topic", "partition"),
     "inference_transactions_total": ("result",),
@@ -252,12 +253,12 @@ def test_answers_are_told_apart_by_who_gave_them(metrics, observer):
 def test_failures_of_models_and_of_rollouts_are_counted(metrics, observer):
     asked = (Asked("churn", "2", 0.1, failed=True), Asked("churn", "1", 0.2))
     observer.batch_scored(BatchScored(5, "age", 0.0, 0.3, asked, (5,)))
-    observer.rollout_failed("churn", "ModelInvalid")
+    observer.rollout_failed("churn", "ModelInvalid", "4")
     found = shown(metrics)
     assert found["inference_model_failures_total{model=churn,pipeline=p,version=2}"] == 1
     assert "inference_model_failures_total{model=churn,pipeline=p,version=1}" not in found
     assert found["inference_model_seconds_count{model=churn,version=1}"] == 1
-    assert found["inference_rollout_errors_total{error=ModelInvalid,model=churn}"] == 1
+    assert found["inference_rollout_errors_total{error=ModelInvalid,model=churn,version=4}"] == 1
 
 
 def test_two_workers_in_one_process_share_no_metric():

@@ -11,10 +11,15 @@ def test_a_rollout_watcher_reads_what_a_shadow_counted():
     metrics = Metrics()
     seen, tally = ShadowMetrics(metrics, "p", "churn"), Tally()
     tally.add(MetricsLook({"worker": metrics.samples()}))
-    seen.shadow_counted(ShadowCounted("2", agreed=5, disagreed=2, failed=1, dropped=9))
+    seen.shadow_counted(ShadowCounted("2", agreed=5, disagreed=2, failed=1, dropped=9, model_seconds=0.25))
+    seen.shadow_counted(ShadowCounted("2", failed=4))
+    seen.shadow_failed("2", "ShadowGivenUp")
     shown = [sample for sample in metrics.samples() if sample[0] in NAMES and ("model", "churn") in sample[1]]
     tally.add(MetricsLook({"worker": shown}))
-    assert (tally.counts()["2"].compared, tally.counts()["2"].differing) == (7, 2)
+    counts = tally.shadows()["2"]
+    assert (counts.compared, counts.differing, counts.rows, counts.errors.events) == (7, 2, 12, 5)
+    assert (counts.batches, counts.seconds) == (1, 0.25)
+    assert tally.unusable()["2"].given_up
 
 
 def test_differences_and_errors_are_shown_by_version():

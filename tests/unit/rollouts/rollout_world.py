@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import numpy as np
 from fakes import ManualClock
 
-from app.facts import Asked, BatchScored, Committed, InUse, MetricsLook, Outcomes, Serving
+from app.facts import Asked, BatchScored, Committed, InUse, MetricsLook, Outcomes, Serving, ShadowCounted
 from app.models.model_store import open_store
 from app.models.rollout import ShadowRollout, first_rollout
 from app.models.rollout_changes import Order, guard, start_canary
-from app.observe.metrics import Metrics, PipelineObserver
-from app.rollouts.measurements import COMPARED, JUDGED
+from app.observe.metrics import Metrics, PipelineObserver, ShadowMetrics
+from app.rollouts.measurements import JUDGED
 from app.rollouts.watch import Watcher
 
 MODEL = "churn"
@@ -36,7 +36,17 @@ class Worker:
     def __init__(self):
         self.metrics = Metrics()
         self.observer = PipelineObserver(self.metrics, "p")
+        self.shadow = ShadowMetrics(self.metrics, "p", MODEL)
+        self.trouble = None  # why it cannot use the candidate
         self.more = {}  # series that others export
+
+    def looks(self, page, times=5):
+        """As often as it does within a tick."""
+        if self.trouble is None or CANDIDATE not in page.versions:
+            self.serves(page.revision)
+            return
+        for _ in range(times):
+            self.observer.rollout_failed(MODEL, self.trouble, CANDIDATE)
 
     def serves(self, revision):
         self.observer.serving(Serving(MODEL, revision, (InUse(STABLE, "d", "stable"),)))
@@ -58,10 +68,13 @@ class Worker:
             self.count(JUDGED, version, "right", right)
             self.count(JUDGED, version, "wrong", rows - right)
 
-    def compared(self, version, rows, ways, rng):
-        differing = int(rng.binomial(rows, ways.differs))
-        self.count(COMPARED, version, "disagreed", differing)
-        self.count(COMPARED, version, "agreed", rows - differing)
+    def compared(self, version, rows, ways, rng, batches=10):
+        for of_batch in np.array_split(np.arange(rows), min(batches, rows)):
+            failed = int(rng.binomial(len(of_batch), ways.errors))
+            differing = int(rng.binomial(len(of_batch) - failed, ways.differs))
+            agreed = len(of_batch) - failed - differing
+            seconds = ways.batch_s * rng.lognormal(0, 0.2)
+            self.shadow.shadow_counted(ShadowCounted(version, agreed, differing, failed, model_seconds=seconds))
 
     def count(self, name, version, result, count):
         series = (name, (("model", MODEL), ("version", version), ("result", result)))
@@ -136,7 +149,7 @@ class World:
         self.clock.advance(seconds)
         page = self.page
         for worker in self.workers.values():
-            worker.serves(page.revision)
+            worker.looks(page)
             rows = self.rows_a_tick // len(self.workers)
             weights = np.array([arm.weight for arm in page.arms])
             shares = self.rng.multinomial(rows, weights / weights.sum())
@@ -144,7 +157,6 @@ class World:
                 if count:
                     worker.answered(arm.version, count, self.ways[arm.version], self.rng)
             if isinstance(page, ShadowRollout):
-                worker.answered(page.candidate, rows, self.ways[page.candidate], self.rng)
                 worker.compared(page.candidate, rows, self.ways[page.candidate], self.rng)
 
     def watch(self, ticks, watcher=None):

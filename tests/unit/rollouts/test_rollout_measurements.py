@@ -7,14 +7,20 @@ from app.facts import MetricsLook
 from app.observe.metrics import TABLE
 from app.rollouts.measurements import (
     COMPARED,
+    GIVEN_UP,
     JUDGED,
     PREDICTIONS,
     REVISION,
     ROWS,
     SECONDS_BUCKET,
     SECONDS_SUM,
+    SHADOW_ERRORS,
+    SHADOW_SECONDS_BUCKET,
+    SHADOW_SECONDS_SUM,
+    UNUSABLE,
     Counts,
     Tally,
+    Unusable,
     revisions,
 )
 
@@ -89,8 +95,6 @@ def test_each_series_has_its_meaning():
         *(of(SECONDS_BUCKET, count, le=le) for le, count in (("0.1", 3), ("0.5", 5), ("+Inf", 6))),
         of(PREDICTIONS, 60, result="0", pipeline="p"),
         of(PREDICTIONS, 30, result="1", pipeline="p"),
-        of(COMPARED, 40, result="agreed"),
-        of(COMPARED, 2, result="disagreed"),
         of(JUDGED, 8, result="right"),
         of(JUDGED, 1, result="wrong"),
         ("inference_something_else_total", (("model", "churn"), ("version", "2")), 9.0),
@@ -103,13 +107,64 @@ def test_each_series_has_its_meaning():
         seconds=1.5,
         within={0.1: 3, 0.5: 5, float("inf"): 6},
         classes={"0": 60, "1": 30},
-        compared=42,
-        differing=2,
         judged=9,
         right=8,
     )
     assert (counts.rows, counts.batches, counts.predictions) == (100, 6, 90)
     assert (counts.errors.events, counts.errors.trials) == (10, 100)
+
+
+def test_a_series_that_was_missing_for_a_while_goes_on_where_it_was():
+    both = [rows(100), rows(150, version="2")]
+    tally = tallied(look(a=both), look(a=[rows(110)]), look(a=[rows(120), rows(210, version="2")]))
+    assert (answered(tally), answered(tally, "2")) == (20, 60)
+
+
+def shadow(name, count, **labels):
+    return (name, (("pipeline", "p"), ("model", "churn"), ("version", "2"), *labels.items()), float(count))
+
+
+def test_what_a_shadow_did_is_apart_from_what_it_was_to_answer():
+    shown = [
+        shadow(COMPARED, 40, result="agreed"),
+        shadow(COMPARED, 2, result="disagreed"),
+        shadow(COMPARED, 8, result="failed"),
+        shadow(COMPARED, 1000, result="dropped"),
+        shadow(SHADOW_SECONDS_SUM, 0.5),
+        *(shadow(SHADOW_SECONDS_BUCKET, count, le=le) for le, count in (("0.1", 3), ("+Inf", 5))),
+    ]
+    tally = tallied(look(a=[rows(0)]), look(a=[rows(0), *shown]))
+    assert tally.counts()["2"] == Counts()
+    found = tally.shadows()["2"]
+    assert found == Counts(
+        answered=42, failed=8, seconds=0.5, within={0.1: 3, float("inf"): 5}, compared=42, differing=2
+    )
+    assert (found.rows, found.errors.events, found.batches) == (50, 8, 5)
+
+
+def trouble(version, error, looks):
+    return (UNUSABLE, (("model", "churn"), ("version", version), ("error", error)), float(looks))
+
+
+def test_the_worker_with_most_trouble_is_named_and_one_that_had_it_before_is_not():
+    before = look(a=[rows(0)], b=[rows(0)], c=[trouble("2", "ModelInvalid", 90)])
+    after = look(
+        a=[rows(0), trouble("2", "NotReachable", 2)],
+        b=[rows(0), trouble("2", "NotReachable", 3), trouble("2", "ModelInvalid", 1), trouble("", "NotReachable", 9)],
+        c=[trouble("2", "ModelInvalid", 90)],
+    )
+    later = look(a=after.workers["a"], b=[*after.workers["b"][:2], trouble("2", "ModelInvalid", 30)])
+    assert tallied(before, after, later, later).unusable() == {
+        "": Unusable("b", "NotReachable", 1),
+        "2": Unusable("b", "ModelInvalid and NotReachable", 2),
+    }
+
+
+def test_a_worker_that_gave_a_shadow_up_is_named_before_one_that_loses_it_again_and_again():
+    lost = [look(a=[rows(0), shadow(SHADOW_ERRORS, n, error="ShadowCrashed")], b=[rows(0)]) for n in range(4)]
+    assert tallied(*lost).unusable() == {}
+    given_up = [rows(0), shadow(SHADOW_ERRORS, 1, error=GIVEN_UP), shadow(SHADOW_ERRORS, 4, error="ModelInvalid")]
+    assert tallied(*lost, look(b=given_up)).unusable() == {"2": Unusable("b", "ModelInvalid", 1, given_up=True)}
 
 
 def test_the_oldest_page_of_a_workers_pipelines_is_its_revision():
@@ -168,4 +223,8 @@ def test_what_is_read_of_workers_is_what_workers_show():
     assert {"model", "version", "outcome"} == set(table[ROWS])
     assert {"model", "version"} == set(table[SECONDS_SUM.removesuffix("_sum")])
     assert {"pipeline", "model", "version", "result"} == set(table[PREDICTIONS])
+    assert {"pipeline", "model", "version", "result"} == set(table[COMPARED])
+    assert {"pipeline", "model", "version"} == set(table[SHADOW_SECONDS_SUM.removesuffix("_sum")])
+    assert {"pipeline", "model", "version", "error"} == set(table[SHADOW_ERRORS])
+    assert {"model", "version", "error"} == set(table[UNUSABLE])
     assert {"pipeline", "model"} == set(table[REVISION])

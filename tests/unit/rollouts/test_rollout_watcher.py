@@ -7,6 +7,7 @@ import pytest
 from rollout_world import CANDIDATE, LADDER, MODEL, STABLE, Ways, Worker, World
 
 from app.errors import ModelMissing, NotReachable, StoreRefused
+from app.facts import MetricsLook
 from app.models.rollout import StableRollout
 from app.models.rollout_changes import advance, hold, promote, resume, start_ab, start_shadow, stop
 
@@ -260,6 +261,17 @@ def test_a_server_that_keeps_figures_makes_up_for_a_watcher_that_was_not_there(t
     assert sum(counts.rows for counts in report.counts.values()) == 12 * world.rows_a_tick
 
 
+def test_a_past_that_cannot_be_read_is_said_once_and_holds_nothing_up_after_that(tmp_path):
+    world = canary(tmp_path, steps=((50, 0), (100, 0)))
+    why = MetricsLook({}, {"http://prometheus:9090": "it answers 503"}, world.clock.now_ms() / 1000)
+    world.figures.past.append(why)
+    first, *rest = world.watch(3)
+    words = "what happened since the step began is not known (http://prometheus:9090: it answers 503)"
+    assert words in first.decision.reason
+    assert not any(words in report.decision.reason for report in rest)
+    assert "promote" in verdicts(rest)
+
+
 def test_once_looks_a_second_time_only_if_nothing_was_decided(tmp_path):
     world = canary(tmp_path, WORSE["errors"])
     reports = []
@@ -290,13 +302,87 @@ def test_without_a_rollout_there_is_nothing_to_decide(tmp_path):
     assert isinstance(world.page, StableRollout)
 
 
-@pytest.mark.parametrize("ways", [WORSE["errors"], WORSE["latency"], Ways(differs=0.3)])
-def test_a_worse_shadow_is_stopped(tmp_path, ways):
+@pytest.mark.parametrize(
+    ("what", "ways"),
+    [
+        ("errors", WORSE["errors"]),
+        ("errors", Ways(errors=1.0)),
+        ("latency", WORSE["latency"]),
+        ("disagreement", Ways(differs=0.3)),
+    ],
+)
+def test_a_worse_shadow_is_stopped_and_the_history_says_why(tmp_path, what, ways):
     world = World(tmp_path, {CANDIDATE: ways})
     world.order(lambda page, order: start_shadow(page, CANDIDATE, order))
     world.watch(20)
     assert world.page.strategy == "stable"
-    assert world.page.history[-1].automatic
+    line = world.page.history[-1]
+    assert line.automatic
+    assert line.why.startswith(f"{what}: ")
+    assert "shadow 2" in line.why
+
+
+def test_a_shadow_that_a_worker_gave_up_is_stopped(tmp_path):
+    world = World(tmp_path)
+    world.order(lambda page, order: start_shadow(page, CANDIDATE, order))
+    world.rows_a_tick = 20
+    world.watch(2)
+    for error in ("ShadowCrashed", "ShadowCrashed", "ShadowGivenUp"):
+        world.workers["b"].shadow.shadow_failed(CANDIDATE, error)
+    world.watch(1)
+    assert world.page.strategy == "stable"
+    assert world.page.history[-1].why == "shadow 2 was given up by b: ShadowCrashed"
+
+
+def test_a_shadow_whose_process_was_lost_once_goes_on(tmp_path):
+    world = World(tmp_path)
+    world.order(lambda page, order: start_shadow(page, CANDIDATE, order))
+    world.watch(1)
+    world.workers["b"].shadow.shadow_failed(CANDIDATE, "ShadowHung")
+    world.watch(5)
+    assert world.page.strategy == "shadow"
+
+
+@pytest.mark.parametrize("error", ["ModelInvalid", "MemoryError"])
+def test_a_canary_that_a_worker_cannot_load_is_rolled_back_with_that_reason(tmp_path, error):
+    world = canary(tmp_path)
+    world.workers["b"].trouble = error
+    world.watch(4)
+    assert world.page.strategy == "stable"
+    line = world.page.history[-1]
+    assert line.automatic
+    assert line.why.startswith(f"canary 2 cannot be used by b: {error}, in ")
+
+
+def test_an_arm_that_a_worker_cannot_load_ends_the_experiment(tmp_path):
+    world = World(tmp_path)
+    world.order(lambda page, order: start_ab(page, arms(old=STABLE, new=CANDIDATE), order))
+    for worker in world.workers.values():
+        worker.trouble = "SchemaIncompatible"
+    world.watch(4)
+    assert world.page.strategy == "stable"
+
+
+def test_trouble_that_passes_holds_the_step_by_name_and_no_more(tmp_path):
+    world = canary(tmp_path, steps=((50, 0), (100, 0)))
+    late = world.workers["b"]
+    world.watch(0)
+    late.trouble = "NotReachable"
+    world.watch(2)
+    assert "canary 2 cannot be used by b: NotReachable, in 2 of 3 looks" in world.reports[-1].decision.reason
+    late.trouble = None
+    world.watch(20)
+    assert "roll_back" not in verdicts(world.reports)
+
+
+def test_other_versions_a_worker_cannot_use_say_nothing_of_the_canary(tmp_path):
+    world = canary(tmp_path)
+    for _ in range(40):
+        world.workers["a"].observer.rollout_failed(MODEL, "ModelMissing", "7")
+        world.workers["a"].observer.rollout_failed(MODEL, "NotReachable", None)
+        world.watch(1)
+    assert "cannot be used" not in "".join(report.words for report in world.reports)
+    assert world.page.stable == CANDIDATE
 
 
 def test_a_good_shadow_is_for_a_person_to_go_on_with(tmp_path):

@@ -62,9 +62,10 @@ class ProcessByHand:
                 return found
             found += [rows_of(content) for _, content in self._frames.feed(came)]
 
-    def compared(self, agreed=0, disagreed=0, failed=0, unpublished=0, seconds=0.0):
+    def compared(self, agreed=0, disagreed=0, failed=0, unpublished=0, seconds=0.0, model_seconds=0.0):
         differences = np.full(agreed + disagreed, 0.25, np.float32)
-        self.say(Kind.COMPARED, compared_bytes(Compared(agreed, disagreed, failed, unpublished, seconds, differences)))
+        report = Compared(agreed, disagreed, failed, unpublished, seconds, model_seconds, differences)
+        self.say(Kind.COMPARED, compared_bytes(report))
 
     def refuse(self, error, message="because"):
         self.say(Kind.REFUSED, refused_bytes(Refused(error, message)))
@@ -74,12 +75,14 @@ class Counts:
     """A `ports.ShadowObserver` that adds up."""
 
     def __init__(self):
-        self.rows, self.errors, self.differences = {}, [], []
+        self.rows, self.errors, self.differences, self.model_seconds = {}, [], [], []
 
     def shadow_counted(self, fact):
         for result in ("agreed", "disagreed", "failed", "dropped"):
             if count := getattr(fact, result):
                 self.rows[result] = self.rows.get(result, 0) + count
+        if fact.model_seconds:
+            self.model_seconds.append(fact.model_seconds)
         if fact.differences is not None:
             self.differences += fact.differences.tolist()
 

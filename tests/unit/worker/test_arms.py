@@ -15,7 +15,7 @@ from app.worker.chain import ChainPolicy
 STRICT = (InputSpec(name="X", features=(NumberFeature(field="x", min=0, max=5),)),)
 KEYS = st.one_of(st.none(), st.binary(max_size=4))
 PAGES = st.one_of(
-    st.builds(canary_page, st.just("1"), st.just("2"), st.floats(0.01, 100)),
+    st.builds(canary_page, st.just("1"), st.just("2"), st.integers(1, 10_000).map(lambda n: n / 100)),
     st.builds(
         lambda a, b: ab_page("1", {"left": ("2", a), "right": ("3", b)}, revision=7),
         st.floats(0.1, 9),
@@ -69,7 +69,7 @@ def record_of(kind, offset, key):
     return FakeRecord(value, offset=offset, key=key)
 
 
-@given(st.floats(1, 99), st.lists(st.tuples(KINDS, KEYS), min_size=1, max_size=60))
+@given(st.integers(1, 99), st.lists(st.tuples(KINDS, KEYS), min_size=1, max_size=60))
 def test_whatever_becomes_of_a_record_its_own_version_is_named_and_counted(percent, rows):
     page = canary_page("1", "2", percent)
     rig = SmallPipeline(model_of("1", constant(0.1)), model_of("2", constant(0.2), STRICT), page=page)

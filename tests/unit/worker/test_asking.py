@@ -192,6 +192,37 @@ def test_bad_outputs_that_are_to_stop_the_worker_stop_it_whatever_the_fallback()
         rig.score([event(SICK, 0)])
 
 
+TRIED_OUT = {
+    "canary": canary_page("2", "3", 100),
+    "arms": ab_page("2", {"left": ("3", 1), "right": ("3", 1)}),
+}
+
+
+def nan(tensors):
+    return {"P": np.full((len(tensors["X"]), 2), np.nan)}
+
+
+@pytest.mark.parametrize("what", ["canary", "arms"])
+def test_a_bad_output_of_what_is_only_tried_out_stops_no_worker_and_counts_against_it(what):
+    policy = ChainPolicy(OutputPolicy("stop"))
+    rig = SmallPipeline(model_of("2"), model_of("3", nan), page=TRIED_OUT[what], policy=policy)
+    for _ in range(2):  # the second time it is not asked
+        scored = rig.score(RECORDS)
+        assert {who[:2] for who in answered(scored)} == {("2", "fallback")}
+        blamed = [asked for asked in scored.scored.asked if asked.version == "3"]
+        assert sum(asked.rows_failed for asked in blamed) == len(RECORDS)
+    with pytest.raises(OutputRefused, match=r"version 2 answered .*bad_output is stop"):
+        rig.score([event(SICK, 0)])  # stable's own, in the canary's place
+
+
+def test_a_bad_output_of_the_version_before_stops_no_worker_while_it_stands_in():
+    policy = ChainPolicy(OutputPolicy("stop"), fallback=ALL)
+    third, second = Moody("3"), model_of("2", nan)
+    rig = SmallPipeline(third.model, second, page=PAGE, policy=policy, constant=CONSTANT)
+    third.model.at_fault = True
+    assert answered(rig.score(RECORDS)) == [("3", "fallback", 0.5)] * 4
+
+
 def test_an_arm_of_an_experiment_that_fails_is_answered_by_stable():
     page = ab_page("1", {"left": ("2", 1), "right": ("3", 1)})
     rig, (_, second, _) = moody("1", "2", "3", page=page, fallback=ALL)

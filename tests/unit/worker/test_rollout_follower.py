@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from app.errors import ModelInvalid, ModelMissing, NotReachable, SchemaIncompatible
 from app.facts import InUse
-from app.worker.rollout_follower import RolloutFollower
+from app.worker.rollout_follower import MOST_PASSED, RolloutFollower
 
 
 @dataclass
@@ -45,13 +45,14 @@ class Seen:
     """A RolloutObserver that remembers."""
 
     def __init__(self):
-        self.facts, self.errors = [], []
+        self.facts, self.errors, self.blamed = [], [], []
 
     def serving(self, fact):
         self.facts.append(fact)
 
-    def rollout_failed(self, model, error):
+    def rollout_failed(self, model, error, version):
         self.errors.append(error)
+        self.blamed.append(version)
 
 
 class Rig:
@@ -120,13 +121,14 @@ def test_the_standby_is_loaded_before_it_answers_so_a_switch_loads_nothing(rig):
 
 
 @pytest.mark.parametrize("error", [ModelInvalid("golden rows differ"), SchemaIncompatible("no such field")])
-def test_a_bad_version_leaves_the_old_one_serving_and_is_named_once(rig, error):
+def test_a_bad_version_leaves_the_old_one_serving_is_logged_once_and_counted_with_every_look(rig, error):
     rig.versions.bad["2"] = error
     with capture_logs() as log:
         rig.put(stable_page("2", 2))
         rig.follower.look()
     assert len(rig.lineups) == 1
-    assert rig.seen.errors == [type(error).__name__]
+    assert rig.seen.errors == [type(error).__name__] * 2
+    assert rig.seen.blamed == ["2", "2"]
     (line,) = log
     assert (line["event"], line["revision"], line["still_serving"]) == ("rollout_refused", 2, 1)
     assert (line["error"], line["reason"]) == (type(error).__name__, str(error))
@@ -164,6 +166,7 @@ def test_while_the_page_cannot_be_read_everything_stays_and_it_is_said_once(rig,
         rig.follower.look()
     assert [line["event"] for line in log] == ["rollout_not_read", "rollout_read_again"]
     assert rig.seen.errors == [type(error).__name__] * 3
+    assert rig.seen.blamed == [None] * 3
     assert len(rig.lineups) == 1
     rig.put(stable_page("2", 2))
     assert rig.serving == [("2", "stable")]
@@ -176,8 +179,53 @@ def test_a_version_that_could_not_be_fetched_is_tried_again(rig):
         rig.follower.look()
         rig.versions.bad.clear()
         rig.follower.look()
+        rig.follower.look()
     assert rig.serving == [("2", "stable")]
     assert [line["event"] for line in log] == ["rollout_refused", "rollout", "rollout_read_again"]
+
+
+def test_what_was_loaded_for_a_page_that_is_not_complete_is_loaded_once(rig):
+    rig.versions.bad["3"] = NotReachable("no answer")
+    rig.put(ab_page("1", {"left": ("2", 1), "right": ("3", 1)}, 2))
+    for _ in range(20):
+        rig.follower.look()
+    assert rig.versions.loaded.count("2") == 1
+    rig.versions.bad.clear()
+    for _ in range(MOST_PASSED + 1):
+        rig.follower.look()
+    assert rig.serving == [("1", "stable"), ("2", "left"), ("3", "right")]
+    assert rig.versions.loaded.count("2") == 1
+    assert rig.follower._ready == {}
+
+
+def test_it_is_tried_again_with_more_and_more_looks_in_between_and_never_given_up(rig):
+    rig.versions.bad["2"] = NotReachable("no answer")
+    rig.put(stable_page("2", 2))
+    tries = []
+    for number in range(1, 100):
+        before = len(rig.versions.loaded)
+        rig.follower.look()
+        tries += [number] * (len(rig.versions.loaded) - before)
+    assert tries[:6] == [1, 3, 7, 15, 31, 47]
+    rig.put(stable_page("3", 3))
+    assert rig.serving == [("3", "stable")], "another page does not wait"
+
+
+def test_what_was_loaded_for_a_page_that_was_replaced_is_kept_only_if_it_is_wanted(rig):
+    rig.versions.bad["3"] = NotReachable("no answer")
+    rig.put(ab_page("1", {"left": ("2", 1), "right": ("3", 1)}, 2))
+    rig.put(ab_page("1", {"left": ("2", 1), "right": ("4", 1)}, 3))
+    assert rig.versions.loaded.count("2") == 1
+    assert rig.serving == [("1", "stable"), ("2", "left"), ("4", "right")]
+    rig.put(ab_page("1", {"left": ("5", 1), "right": ("3", 1)}, 4))
+    rig.put(stable_page("1", 5))
+    assert rig.follower._ready == {}, "nothing is kept that nobody wants"
+
+
+def test_what_was_loaded_beside_a_bad_one_is_let_go(rig):
+    rig.versions.bad["3"] = ModelInvalid("bad")
+    rig.put(ab_page("1", {"left": ("2", 1), "right": ("3", 1)}, 2))
+    assert rig.follower._ready == {}
 
 
 def test_a_fault_of_ours_ends_neither_the_follower_nor_what_serves(rig):
@@ -197,14 +245,16 @@ def test_without_its_stable_version_a_worker_does_not_start():
         rig.follower.first()
 
 
-def test_a_bad_canary_does_not_keep_a_worker_from_starting_and_stable_answers_for_it():
+@pytest.mark.parametrize("error", [ModelInvalid("bad"), MemoryError("too large")])
+def test_a_bad_canary_does_not_keep_a_worker_from_starting_and_stable_answers_for_it(error):
     rig = Rig(canary_page("1", "2", 10, 4))
-    rig.versions.bad["2"] = ModelInvalid("bad")
+    rig.versions.bad["2"] = error
     rig.lineups.append(rig.follower.first())
     assert rig.serving == [("1", "stable"), ("1", "fallback")]
-    assert rig.seen.errors == ["ModelInvalid"]
+    assert rig.seen.errors == [type(error).__name__]
     rig.follower.look()
     assert rig.versions.loaded == ["1", "2"], "it is bad for good"
+    assert rig.seen.blamed == ["2", "2"], "and counted with every look"
 
 
 def test_a_canary_that_was_away_at_the_start_joins_later():
@@ -231,6 +281,40 @@ def test_without_the_version_before_the_page_is_taken_all_the_same():
     (lane,) = rig.follower.first().lanes
     assert (lane.version, lane.stable, lane.previous) == ("3", None, None)
     assert rig.seen.errors == ["ModelMissing"]
+
+
+@pytest.mark.parametrize("at_the_start", [True, False])
+def test_a_version_before_that_was_away_joins_later_and_is_told_once(at_the_start):
+    page = stable_page("3", 2, previous="2")
+    rig = Rig(page if at_the_start else stable_page("3"), with_previous=True)
+    rig.versions.bad["2"] = NotReachable("no answer")
+    with capture_logs() as log:
+        rig.lineups.append(rig.follower.first())
+        rig.put(page)
+        rig.follower.look()
+        rig.versions.bad.clear()
+        for _ in range(4):
+            rig.follower.look()
+    assert rig.lineups[-1].lanes[0].previous.version == "2"
+    assert [item.part for item in rig.seen.facts[-1].versions] == ["stable", "previous"]
+    assert [line["event"] for line in log].count("rollout_refused") == 1
+    assert log[-1]["event"] == "rollout_read_again"
+    assert rig.versions.loaded.count("3") == 1
+    handed_over = len(rig.lineups)
+    rig.follower.look()
+    assert len(rig.lineups) == handed_over
+
+
+@pytest.mark.parametrize("at_the_start", [True, False])
+def test_a_version_before_that_is_bad_refuses_nothing(at_the_start):
+    page = stable_page("3", 2, previous="2")
+    rig = Rig(page if at_the_start else stable_page("1"), with_previous=True)
+    rig.versions.bad["2"] = MemoryError("too large")
+    rig.lineups.append(rig.follower.first())
+    for _ in range(3):
+        rig.put(page)
+    assert rig.serving == [("3", "stable")]
+    assert rig.versions.loaded.count("2") == 1
 
 
 def test_who_answers_in_place_of_whom():

@@ -1,6 +1,10 @@
 """Whatever a shadow does, the stream hands over or drops without waiting, and each row is counted once."""
 
+import os
+import resource
 import struct
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -31,8 +35,9 @@ def test_rows_go_to_the_candidate_with_keys_places_and_stables_answers(world):
     assert (rows.version, rows.revision) == ("1", 1)
     assert rows.answer.numbers[:, 1].tolist() == pytest.approx([0.0, 0.1, 0.2])
     assert rows.answer.classes().tolist() == ["0", "0", "0"]
-    world.process.compared(agreed=1, disagreed=1, failed=1)
+    world.process.compared(agreed=1, disagreed=1, failed=1, seconds=0.2, model_seconds=0.1)
     world.turn()
+    assert world.seen.model_seconds == [0.1]
     assert world.seen.rows == {"agreed": 1, "disagreed": 1, "failed": 1}
     assert world.seen.differences == [0.25, 0.25]
 
@@ -249,6 +254,24 @@ def test_a_start_takes_no_longer_than_its_bound(world):
     world.clock.advance(60.1)
     world.turn()
     assert world.seen.errors == [("2", "ShadowHung")]
+
+
+def test_a_worker_with_many_open_files_has_a_shadow_like_any_other():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    with ExitStack() as files:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            files.enter_context(Path(os.devnull).open())
+        world = ShadowWorld()
+        files.callback(world.shadow.close)
+        world.begin()
+        assert world.process.line.fileno() >= 1024
+        world.offer(4)
+        world.turn()
+        world.process.compared(agreed=4)
+        world.turn()
+        assert world.seen.rows == {"agreed": 4}
 
 
 def test_a_process_with_nothing_to_do_may_be_silent(world):

@@ -64,12 +64,16 @@ def test_rows_come_as_they_were(keys, winner, sources):
     assert winner == (came.answer.classes() is not None)
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.floats(0, 1e6), st.integers(0, 100))
-def test_reports_come_as_they_were(agreed, disagreed, failed, seconds, unpublished):
+TIMES = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6))
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), TIMES, st.integers(0, 100))
+def test_reports_come_as_they_were(agreed, disagreed, failed, times, unpublished):
     differences = np.linspace(0, 1, agreed + disagreed, dtype=np.float32)
-    sent = Compared(agreed, disagreed, failed, unpublished, seconds, differences)
+    sent = Compared(agreed, disagreed, failed, unpublished, *times, differences)
     came = compared_of(compared_bytes(sent), agreed + disagreed + failed)
-    assert (came.agreed, came.disagreed, came.failed, came.seconds) == (agreed, disagreed, failed, seconds)
+    assert (came.agreed, came.disagreed, came.failed) == (agreed, disagreed, failed)
+    assert (came.seconds, came.model_seconds) == times
     assert came.differences.tolist() == differences.tolist()
 
 
@@ -113,8 +117,8 @@ def test_rows_with_a_byte_changed_are_rows_or_broken(at, value):
         rows_of(bytes(content))
 
 
-def counts(agreed, disagreed, failed, unpublished, seconds):
-    return struct.pack("<4Id", agreed, disagreed, failed, unpublished, seconds)
+def counts(agreed, disagreed, failed, unpublished, seconds, model_seconds=0.0):
+    return struct.pack("<4I2d", agreed, disagreed, failed, unpublished, seconds, model_seconds)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,8 @@ def counts(agreed, disagreed, failed, unpublished, seconds):
         counts(0, 0, 3, 0, 0.1),  # of two rows
         counts(0, 0, 2, 0, float("nan")),
         counts(0, 0, 2, 0, -1.0),
+        counts(0, 0, 2, 0, 0.1, float("inf")),
+        counts(0, 0, 2, 0, 0.1, -1.0),
         counts(1, 0, 1, 0, 0.1) + np.float32("nan").tobytes(),
         counts(1, 0, 1, 0, 0.1) + np.float32("inf").tobytes(),
         counts(0, 0, 2, 0, 0.1) + b"x",

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def rows_of_numbers(numbers, stable=None):
 
 
 class World:
-    def __init__(self, answer=tenths, inputs=None, lost=0):
+    def __init__(self, answer=tenths, inputs=None, lost=0, **rest):
         self.published, self.lost = [], lost
         self.model = model_of("2", answer) if inputs is None else model_of("2", answer, inputs)
-        self.scorer = ShadowScorer(self.model, COLUMNS, WRITER, self.publish, ManualClock())
+        self.scorer = ShadowScorer(self.model, COLUMNS, WRITER, self.publish, ManualClock(), **rest)
 
     def publish(self, values, keys):
         self.published += zip(keys, values, strict=True)
@@ -115,6 +116,39 @@ def test_a_candidate_makes_its_own_features_and_refuses_by_its_own_bounds():
     compared = world.scorer.score(rows_of_numbers([1.0, 6.0]))
     assert (compared.agreed, compared.failed) == (1, 1)
     assert world.told()[1]["reason"] == "out_of_range"
+
+
+def waits(*seconds):
+    """What the process had waited for a processor, each time it is asked."""
+    left = iter(seconds)
+    return lambda: next(left)
+
+
+def slowly(tensors):
+    until = time.perf_counter() + 0.02
+    while time.perf_counter() < until:
+        pass
+    return tenths(tensors)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_its_time_in_the_model_is_what_the_worker_would_take_at_least(threads):
+    world = World(slowly, waited_s=waits(1.0, 1.005), threads=threads)
+    compared = world.scorer.score(rows_of_numbers([1.0, 2.0]))
+    assert 0.015 <= compared.model_seconds * threads <= compared.seconds - 0.005
+
+
+def test_a_candidate_at_fault_took_its_time_and_one_that_was_not_asked_none():
+    broken = World(fail, waited_s=waits(0.0, 0.0))
+    broken.model.at_fault = True
+    assert broken.scorer.score(rows_of_numbers([1.0])).model_seconds > 0
+    narrow = (InputSpec(name="X", features=(NumberFeature(field="x", min=0, max=5),)),)
+    assert World(inputs=narrow).scorer.score(rows_of_numbers([6.0])).model_seconds == 0
+
+
+def test_more_waiting_than_time_is_no_time():
+    compared = World(waited_s=waits(0.0, 60.0)).scorer.score(rows_of_numbers([1.0]))
+    assert compared.model_seconds == 0
 
 
 def test_rows_that_it_can_all_not_be_asked_about_are_failed():
