@@ -8,7 +8,7 @@ AppError
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
                                                      Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
-                                                     DeadLetterFlood, ConsumerDead
+                                                     DeadLetterFlood, ConsumerDead, InputDamaged
   DrainDeadline    exit 3, what is left is read again
   RolloutRefused   a command ends, nothing changed   RolloutConflict
 
@@ -163,6 +163,10 @@ class DeadLetterFlood(FatalError):
 
 class ConsumerDead(FatalError):
     """The consumer reported an error after which it would never deliver again."""
+
+
+class InputDamaged(FatalError):
+    """A file of rows cannot be read on; what was scored of it before stays scored."""
 
 
 class DrainDeadline(AppError):
