@@ -8,7 +8,7 @@ AppError
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
                                                      Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
-                                                     DeadLetterFlood, ConsumerDead
+                                                     DeadLetterFlood, ConsumerDead, InputDamaged
   DrainDeadline    exit 3, what is left is read again
   RolloutRefused   a command ends, nothing changed   RolloutConflict
 
@@ -17,6 +17,7 @@ Feature and output rejects are columns of reasons, not exceptions: see `records.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 
 class Reason(StrEnum):
@@ -165,6 +166,10 @@ class ConsumerDead(FatalError):
     """The consumer reported an error after which it would never deliver again."""
 
 
+class InputDamaged(FatalError):
+    """A file of rows cannot be read on; what was scored of it before stays scored."""
+
+
 class DrainDeadline(AppError):
     """Told to stop, the worker could not finish in time. Exit 3; what is left is read again."""
 
@@ -175,3 +180,12 @@ class RolloutRefused(AppError):
 
 class RolloutConflict(RolloutRefused):
     """Somebody else changed the rollout meanwhile; look at what they did and decide again."""
+
+
+Failure = TypeVar("Failure", bound=Exception)
+
+
+def bare(failure: Failure) -> Failure:
+    """The same without where it was raised: whoever keeps it must not keep those frames and all they hold."""
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)

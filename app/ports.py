@@ -287,6 +287,15 @@ class DeliveryObserver(Protocol):
         ...
 
 
+class OnlineObserver(Protocol):
+    """Told what becomes of requests, on the event loop. Must not raise and must be quick."""
+
+    def batch_scored(self, fact: BatchScored) -> None: ...
+    def committed(self, fact: Committed) -> None:
+        """These rows have their answers; nothing of it is kept anywhere."""
+        ...
+
+
 class Observer(SourceObserver, DeliveryObserver, Protocol):
     """Told what one pipeline does, on the stream thread. Must not raise and must be quick."""
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -34,6 +33,8 @@ from yaml.constructor import ConstructorError
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
 from app.models.store_access import StoreAccess
+from app.sections import Name, Seconds, Section, WithSecrets, check_file
+from app.serving.settings import Serving
 
 PREFIX = "INFERENCE_"
 DELIMITER = "__"
@@ -42,43 +43,13 @@ ALIASES = {
     "KAFKA_BOOTSTRAP_SERVERS": "INFERENCE_KAFKA__BOOTSTRAP_SERVERS",
     "KAFKA_GROUP_ID": "INFERENCE_KAFKA__GROUP_ID",
     "SCHEMA_REGISTRY_URL": "INFERENCE_SCHEMAS__REGISTRY_URL",
+    "AIP_HTTP_PORT": "INFERENCE_SERVING__PORT",
+    "AIP_HEALTH_ROUTE": "INFERENCE_SERVING__HEALTH_ROUTE",
+    "AIP_PREDICT_ROUTE": "INFERENCE_SERVING__PREDICT_ROUTE",
 }
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 HandlerPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
-
-
-class Section(BaseModel):
-    """Frozen, and refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class WithSecrets(Section):
-    """Each secret comes as a value or as a file whose content it is, never as both."""
-
-    @model_validator(mode="after")
-    def _given_once_and_readable(self) -> Self:
-        for name in type(self).model_fields:
-            if (file := getattr(self, f"{name}_file", None)) is None:
-                continue
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} and {name}_file are both set; choose one")
-            _check_file(f"{name}_file", file)
-        return self
-
-    def secret(self, name: str) -> str | None:
-        """In the clear. Raises BadSettings if its file has become unreadable."""
-        value: SecretStr | None = getattr(self, name)
-        file: Path | None = getattr(self, f"{name}_file")
-        if value is not None or file is None:
-            return value.get_secret_value() if value is not None else None
-        try:
-            return _read(f"{name}_file", file).strip()
-        except ValueError as exc:
-            raise BadSettings(str(exc)) from exc
 
 
 class Security(WithSecrets):
@@ -125,7 +96,7 @@ class Security(WithSecrets):
                 continue
             if name != "oauth_ca_file" and not self.protocol.endswith("SSL"):
                 raise ValueError(f"{name} is of no use with protocol {self.protocol}, which does not encrypt")
-            _check_file(name, file)
+            check_file(name, file)
         return self
 
     def properties(self) -> dict[str, str]:
@@ -359,7 +330,7 @@ class ModelCache(WithSecrets):
         if self.redis_ca_file is not None:
             if not (self.redis_url or "").startswith("rediss://"):
                 raise ValueError("redis_ca_file needs a redis_url that begins with rediss://")
-            _check_file("redis_ca_file", self.redis_ca_file)
+            check_file("redis_ca_file", self.redis_ca_file)
         return self
 
     def password(self) -> str | None:
@@ -398,7 +369,7 @@ class StoreOptions(WithSecrets):
             raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) are needed together")
         for name in ("ca_file", "service_account_file"):
             if (file := getattr(self, name)) is not None:
-                _check_file(name, file)
+                check_file(name, file)
         return self
 
     def access(self) -> StoreAccess:
@@ -465,6 +436,7 @@ class Settings(BaseSettings):
     delivery: Delivery = Delivery()
     models: Models = Models()
     http: Http = Http()
+    serving: Serving = Serving()
     log: Log = Log()
 
     @field_validator("pipelines")
@@ -670,7 +642,7 @@ _VALUE_NOT_SHOWN = frozenset({"missing", "extra_forbidden", "model_type", "model
 
 
 def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
-    secret = any(word in where for word in ("password", "secret", "account_key", "session_token"))
+    secret = any(word in where for word in ("password", "secret", "account_key", "session_token", "keys", "jwt_key"))
     return "…" if secret or "@" in str(value) else value  # user:password@host
 
 
@@ -690,18 +662,3 @@ def _without_credentials(url: str | None, instead: str) -> str | None:
     if url is not None and "@" in url:  # it is shown in messages and logs
         raise ValueError(f"credentials belong in {instead}, not in the URL")
     return url
-
-
-def _check_file(name: str, file: Path) -> None:
-    """Raises ValueError if there is nothing to read: at load, not when the first client is made."""
-    if not _read(name, file).strip():
-        raise ValueError(f"{name}: {file} is empty")
-
-
-def _read(name: str, file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ValueError(f"{name}: cannot read {file}: {exc.strerror}") from exc
-    except UnicodeDecodeError:
-        raise ValueError(f"{name}: {file} is not UTF-8 text") from None

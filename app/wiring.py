@@ -17,6 +17,12 @@ from typing import TypeVar
 import pyarrow as pa
 import structlog
 
+from app.answering.asking import FallbackPolicy
+from app.answering.breaker import Breaker
+from app.answering.handler_start import handled, handler_class
+from app.answering.lineup import Lane, Lineup
+from app.answering.rollout_follower import RolloutFollower
+from app.answering.scoring import Scoring
 from app.avro.codec import DatumWriter
 from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
 from app.avro.resolution import reader_columns
@@ -77,15 +83,9 @@ from app.settings import ModelCache, Pipeline, Settings, load_settings, settings
 from app.specs import Constant
 from app.train.training import Pipeline as TrainedPipeline
 from app.train.training import train_model
-from app.worker.asking import FallbackPolicy
-from app.worker.breaker import Breaker
 from app.worker.chain import Chain, ChainPolicy
 from app.worker.children import Children
-from app.worker.handler_start import handled, handler_class
-from app.worker.lineup import Lane, Lineup
 from app.worker.process import Stream, WorkerProcess
-from app.worker.rollout_follower import RolloutFollower
-from app.worker.scoring import Scoring
 from app.worker.shadow import Shadow, ShadowChild, ShadowPage, ShadowPolicy
 from app.worker.shadow_process import ShadowProcess, give_up
 from app.worker.shadow_scoring import ShadowScorer, check_writer, serve
@@ -257,7 +257,7 @@ def _shadow_scorer(settings: Settings, pipeline: Pipeline, version: str, closing
     closing.callback(comparisons.close)
     event, path = reader_columns(reader), pipeline.handler
     steps = None if path is None else handled(path, model, event, golden_tensors(stored.manifest))
-    threads = _runtime_policy(settings, pipeline).intra_op_threads
+    threads = runtime_policy(settings, pipeline).intra_op_threads
     return ShadowScorer(model, event, writer, comparisons.publish, clock, steps, threads=threads)
 
 
@@ -378,7 +378,7 @@ def build_worker(
     clock = SystemClock()
     metrics = Metrics()
     policy = _client_policy(settings, slot)
-    cached = _caching(settings, metrics, clock)
+    cached = caching(settings, metrics, clock)
     parts = [_PipelineParts(settings, pipeline, metrics, clock, slot, cached) for pipeline in settings.pipelines]
     if check_broker:
         BrokerCheck(policy).check([part.use for part in parts])
@@ -451,8 +451,10 @@ class _PipelineParts:
         except DecodeFailed as exc:
             raise SchemaIncompatible(f"pipeline {pipeline.name}: {exc}") from exc
         self._decoder = Decoder(framing, schemas, reader, clock)
-        lane_of = _LaneMaker(pipeline, stable, writer, reader_columns(reader), clock)
-        self.versions = _Versions(store, pipeline.model, _runtime_policy(settings, pipeline), metrics, cached, lane_of)
+        lane_of = LaneMaker(pipeline, stable, writer, reader_columns(reader), clock)
+        self.versions = StoredVersions(
+            store, pipeline.model, runtime_policy(settings, pipeline), metrics, cached, lane_of
+        )
         self.follower = RolloutFollower(
             pipeline.model,
             self.versions,
@@ -495,7 +497,7 @@ class _PipelineParts:
         chain = Chain(
             decoder=self._decoder,
             lineup=self.lineup,
-            policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes, _fallback_policy(pipeline)),
+            policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes, fallback_policy(pipeline)),
             clock=clock,
         )
         pace = _pace(pipeline, clock)
@@ -537,7 +539,7 @@ class _PipelineParts:
         return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
 
 
-class _LaneMaker:
+class LaneMaker:
     """Sees whether a loaded version fits a pipeline that runs."""
 
     def __init__(
@@ -577,7 +579,7 @@ class _LaneMaker:
         )
 
 
-class _Versions:
+class StoredVersions:
     """From the model store to a lane; a `rollout_follower.Versions`."""
 
     def __init__(
@@ -587,7 +589,7 @@ class _Versions:
         runtime: RuntimePolicy,
         metrics: Metrics,
         cached: Callable[[OnnxModel], Model],
-        lane_of: _LaneMaker,
+        lane_of: LaneMaker,
     ) -> None:
         self._store, self._model, self._runtime, self._metrics = store, model, runtime, metrics
         self._cached, self._lane_of = cached, lane_of
@@ -614,12 +616,14 @@ class _Versions:
         return lane
 
 
-def _fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
+def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
+    """Who answers in its place while a version fails."""
     fallback = pipeline.fallback
     return FallbackPolicy(fallback.previous, fallback.constant, pipeline.on_model_failure)
 
 
-def _runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
+def runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
+    """How the sessions of its versions run."""
     threads = max(1, cpu_quota() // settings.worker.processes)
     return RuntimePolicy(
         intra_op_threads=threads, max_rows=pipeline.batch.max_records, providers=settings.models.providers
@@ -647,10 +651,10 @@ def _stable_model(settings: Settings, pipeline: Pipeline) -> OnnxModel:
     """The version the rollout calls stable, verified and warm."""
     store = settings_store(settings)
     stable = store.rollout(pipeline.model).stable
-    return load_model(store.fetch(pipeline.model, stable), _runtime_policy(settings, pipeline))
+    return load_model(store.fetch(pipeline.model, stable), runtime_policy(settings, pipeline))
 
 
-def _caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:
+def caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:
     """Puts a result cache in front of a loaded version, if settings ask for one; one Redis for all of a process."""
     cache = settings.models.cache
     if not cache.enabled:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from fakes import NOW_MS, FakeRecord
 
+from app.answering.scoring import Scoring
 from app.clock import SystemClock
 from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import Asked, BatchScored, Outcomes
@@ -16,7 +17,6 @@ from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.records import Batch, Origin, TopicPartition, predictions_of, source_of
 from app.worker.chain import ScoredBatch
-from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
 
 NO_FLOOD = DeadLetterLimit(1_000_000, 60.0)

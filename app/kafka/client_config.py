@@ -163,7 +163,7 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
             "message.timeout.ms": timeout_ms,
             "linger.ms": 5,  # committing flushes at once whatever this says
             # Right after a commit the coordinator may still be writing its markers, and refuses the offsets of the next
-            # transaction until it has; the default of 100 ms between tries was the 99th percentile of latency at 1,000/s.
+            # transaction until it has; the default of 100 ms between tries was the p99 of latency at 1,000/s.
             "retry.backoff.ms": 5,
         }
     sizes: Properties = {

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
+from app.answering.asking import Asking, FallbackPolicy, Reply
+from app.answering.lineup import Lineup
+from app.answering.parts import Part, part_of, parts_of
 from app.clock import Clock
 from app.errors import Reason, Stage
 from app.facts import BatchScored, Outcomes
@@ -25,8 +27,6 @@ from app.records import (
     Rejection,
     predictions_of,
 )
-from app.worker.asking import Asking, FallbackPolicy, Part, Reply
-from app.worker.lineup import Lane, Lineup
 
 MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
 
@@ -118,9 +118,9 @@ class Chain:
         columns, rejected = self._decode(present, rows)
         choice = lineup.choose(batch.records)
         if choice is None:
-            parts: tuple[Part, ...] = (_part(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
+            parts: tuple[Part, ...] = (part_of(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
         else:
-            parts = _split(lineup.lanes, choice, columns, rejected, origin)
+            parts = parts_of(lineup.lanes, choice, columns, rejected, origin.timestamps_ms)
         return Prepared(batch, origin, parts, time.perf_counter() - started)
 
     def answer(self, prepared: Prepared) -> Answered:
@@ -202,29 +202,6 @@ class Chain:
             )
             for size, row in zip(sizes.tolist(), rows.tolist(), strict=True)
         ]  # fmt: skip
-
-
-def _part(lane: Lane, columns: Columns, rejected: list[Rejection], skipped: int, timestamps_ms: IntArray) -> Part:
-    features = lane.plan.apply(columns)
-    out = rejected + features.rejected
-    return Part(lane, columns, features.tensors, features.rows, out, skipped, timestamps_ms, features.failure)
-
-
-def _split(
-    lanes: Sequence[Lane], choice: IntArray, columns: Columns, rejected: list[Rejection], origin: Origin
-) -> tuple[Part, ...]:
-    """A part for each lane that has rows in this batch, whatever becomes of them."""
-    parts = []
-    for index, lane in enumerate(lanes):
-        chosen = choice == index
-        if not chosen.any():
-            continue
-        decoded = chosen[columns.rows]
-        its_columns = Columns(columns.table.filter(pa.array(decoded)), columns.rows[decoded])
-        its_rejected = [item for item in rejected if chosen[item.row]]
-        skipped = int(np.count_nonzero(chosen)) - len(its_columns.rows) - len(its_rejected)
-        parts.append(_part(lane, its_columns, its_rejected, skipped, origin.timestamps_ms[chosen]))
-    return tuple(parts)
 
 
 def _in_batch_order(finished: Sequence[_Finished]) -> Predictions:

@@ -16,6 +16,7 @@ from threading import Event
 
 import structlog
 
+from app.answering.scoring import Scoring
 from app.clock import Clock
 from app.errors import DeadLetterFlood, DrainDeadline, InDoubt, SchemasPending, TransientError
 from app.facts import Committed, Outcomes
@@ -26,7 +27,6 @@ from app.ports import Observer, Sink, Source
 from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, source_of
 from app.worker.chain import Answered, Chain, Prepared, ScoredBatch
 from app.worker.pulse import PulseMeter
-from app.worker.scoring import Scoring
 from app.worker.shadow import Shadow
 
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
