@@ -8,7 +8,7 @@ AppError
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
                                                      Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
-                                                     DeadLetterFlood, ConsumerDead
+                                                     DeadLetterFlood, ConsumerDead, AuditBroken, MonitorFailed
   DrainDeadline    exit 3, what is left is read again
   RolloutRefused   a command ends, nothing changed   RolloutConflict
 
@@ -163,6 +163,14 @@ class DeadLetterFlood(FatalError):
 
 class ConsumerDead(FatalError):
     """The consumer reported an error after which it would never deliver again."""
+
+
+class AuditBroken(FatalError):
+    """The audit trail and the topic contradict each other; whatever were written would be wrong."""
+
+
+class MonitorFailed(FatalError):
+    """Something in the monitor died or does not move; what is durable is right, and a new process goes on with it."""
 
 
 class DrainDeadline(AppError):

@@ -93,6 +93,33 @@ def redis_executable() -> Path:
     return _fetch_once(f"embedded-redis-{EMBEDDED_REDIS_VERSION}", _fetch_redis) / "redis-server"
 
 
+def promtool() -> Path:
+    """Return Prometheus' checker of rules: the one on the path, else out of Debian's package, 19 MB, fetched once.
+
+    Raises DownloadFailed.
+    """
+    installed = shutil.which("promtool")
+    if installed:
+        return Path(installed)
+    return _fetch_once("prometheus-debian", _fetch_prometheus) / "usr" / "bin" / "promtool"
+
+
+def _fetch_prometheus(target: Path) -> None:
+    """Raises RuntimeError where there is no apt, or its lists do not have the package."""
+    for command in (["apt-get", "download", "prometheus"], ["dpkg", "-x", "prometheus.deb", "."]):
+        program = shutil.which(command[0])
+        if program is None:
+            raise RuntimeError(f"no {command[0]} here: install promtool")
+        done = subprocess.run(  # noqa: S603 - our own command line
+            [program, *command[1:]], cwd=target, capture_output=True, text=True, check=False, timeout=_REQUEST_TIMEOUT_S
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        for package in target.glob("prometheus_*.deb"):
+            package.rename(target / "prometheus.deb")
+    (target / "prometheus.deb").unlink()
+
+
 def _fetch_redis(target: Path) -> None:
     """Raises RuntimeError if there is none for this machine."""
     component = _maven(target / "maven").project("com.github.codemonstur", "embedded-redis")
