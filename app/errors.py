@@ -8,7 +8,8 @@ AppError
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
                                                      Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
-                                                     DeadLetterFlood, ConsumerDead, InputDamaged
+                                                     DeadLetterFlood, ConsumerDead, AuditBroken, MonitorFailed,
+                                                     InputDamaged
   DrainDeadline    exit 3, what is left is read again
   RolloutRefused   a command ends, nothing changed   RolloutConflict
 
@@ -168,6 +169,14 @@ class ConsumerDead(FatalError):
 
 class InputDamaged(FatalError):
     """A file of rows cannot be read on; what was scored of it before stays scored."""
+
+
+class AuditBroken(FatalError):
+    """The audit trail and the topic contradict each other; whatever were written would be wrong."""
+
+
+class MonitorFailed(FatalError):
+    """Something in the monitor died or does not move; what is durable is right, and a new process goes on with it."""
 
 
 class DrainDeadline(AppError):

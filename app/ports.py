@@ -188,6 +188,17 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+class Summaries(Protocol):
+    """What is told of predictions, to those who watch the model."""
+
+    def to_commit(self, *, at_once: bool) -> Sequence[tuple[bytes, bytes]]:
+        """Key and value of each summary to be delivered now, and once: along with what it is about.
+
+        In a transaction these are its last records. at_once: there may be no other time.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Where predictions and dead letters go, and what makes them and the offsets durable together.
 

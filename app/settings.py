@@ -30,9 +30,11 @@ from pydantic_settings import (
 )
 from yaml.constructor import ConstructorError
 
+from app.audit.policy import AuditSettings
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
 from app.models.store_access import StoreAccess
+from app.monitor.monitor_settings import MonitorSettings
 from app.sections import Name, Seconds, Section, WithSecrets, check_file
 from app.serving.settings import Serving
 
@@ -231,6 +233,37 @@ class FallbackSettings(Section):
     retry_s: Seconds = Field(10.0, description="A version that failed is left alone for so long, then tried once")
 
 
+class MonitoringSettings(Section):
+    """What the worker says of its own predictions, beside them and in the same transaction (docs/MONITORING.md)."""
+
+    summary_topic: TopicName | None = Field(
+        None,
+        description="Where summaries of the predictions go, `ModelSummary`; it has to be there at start. Unset: none",
+    )
+    bucket_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        10, description="A summary is of predictions of one such stretch of time, counted from the epoch"
+    )
+    interval_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = Field(
+        1.0,
+        description="How often summaries are written in at_least_once; in exactly_once each transaction has its own",
+    )
+    low_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.6, description="Predictions with less confidence are counted apart"
+    )
+    sample_topic: TopicName | None = Field(
+        None,
+        description="Where a sample of the predictions goes as well, by key; it has to be there at start. Unset: none",
+    )
+    sample_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        1.0, description="Of the keys; whether a key is in the sample depends on it and on this share alone"
+    )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Those that are written to."""
+        return tuple(topic for topic in (self.summary_topic, self.sample_topic) if topic is not None)
+
+
 class Pipeline(Section):
     """From some topics through one model to another topic."""
 
@@ -269,6 +302,7 @@ class Pipeline(Section):
     )
     batch: Batch = Batch()
     dead_letter_limit: DeadLetterLimitSettings = DeadLetterLimitSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     @model_validator(mode="after")
     def _no_loop(self) -> Self:
@@ -277,6 +311,12 @@ class Pipeline(Section):
             raise ValueError("input, output and dead-letter topics must all be different")
         if self.comparison_topic in outputs | set(self.input_topics):
             raise ValueError(f"shadow_topic: {self.comparison_topic} is another topic of the pipeline")
+        others = outputs | {*self.input_topics, self.comparison_topic}
+        for name in ("summary_topic", "sample_topic"):
+            topic = getattr(self.monitoring, name)
+            if topic in others:
+                raise ValueError(f"monitoring.{name}: {topic} is another topic of the pipeline")
+            others |= {topic} - {None}
         return self
 
     @property
@@ -435,6 +475,8 @@ class Settings(BaseSettings):
     pipelines: Annotated[tuple[Pipeline, ...], Field(min_length=1)]
     delivery: Delivery = Delivery()
     models: Models = Models()
+    audit: AuditSettings = AuditSettings()
+    monitor: MonitorSettings = MonitorSettings()
     http: Http = Http()
     serving: Serving = Serving()
     log: Log = Log()
@@ -517,7 +559,12 @@ def _loop(pipelines: tuple[Pipeline, ...]) -> list[str]:
     for pipeline in pipelines:
         for topic in pipeline.input_topics:
             leads_to.setdefault(topic, set()).update(
-                {pipeline.output_topic, pipeline.dead_letter_topic, pipeline.comparison_topic}
+                {
+                    pipeline.output_topic,
+                    pipeline.dead_letter_topic,
+                    pipeline.comparison_topic,
+                    *pipeline.monitoring.topics,
+                }
             )
 
     def follow(path: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from app.facts import InUse, Serving
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan, Features, features_of
 from app.pipeline.infer import Inference, OutputPolicy, infer
+from app.pipeline.summary import SummaryPlan
 from app.ports import ModelChooser, Tensors
 from app.records import Columns, IntArray, Record
 from app.specs import Constant
@@ -28,6 +29,7 @@ class Lane:
     constant: what its manifest says to answer while it fails, or None.
     stable: who is asked while it fails, where it is not that itself. previous: who is asked then, if that is wanted.
     outputs: the handler that makes fields of its answers, None where the manifest says how.
+    summary: how its answers are added up, None if nobody wants that.
     """
 
     plan: FeaturePlan | HandledPlan
@@ -38,6 +40,7 @@ class Lane:
     stable: "Lane | None" = None
     previous: "Lane | None" = None
     outputs: HandledOutputs | None = None
+    summary: SummaryPlan | None = None
 
     @property
     def version(self) -> str:

@@ -138,6 +138,25 @@ def _said(command: list[str], *, within: Path) -> None:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
 
 
+def promtool() -> Path:
+    """Return Prometheus' checker of rules: the one on the path, else out of Debian's package, 19 MB, fetched once.
+
+    Raises DownloadFailed.
+    """
+    installed = shutil.which("promtool")
+    if installed:
+        return Path(installed)
+    return _fetch_once("prometheus-debian", _fetch_prometheus) / "usr" / "bin" / "promtool"
+
+
+def _fetch_prometheus(target: Path) -> None:
+    """Raises RuntimeError where there is no apt, or its lists do not have the package."""
+    _apt("download", "prometheus", within=target)
+    (package,) = target.glob("prometheus_*.deb")
+    _said(["dpkg", "-x", str(package), "."], within=target)
+    package.unlink()
+
+
 def _fetch_redis(target: Path) -> None:
     """Raises RuntimeError if there is none for this machine."""
     component = _maven(target / "maven").project("com.github.codemonstur", "embedded-redis")
