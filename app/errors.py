@@ -6,7 +6,7 @@ AppError
                                                      NotReachable
   RejectedRecord   dead-letter this row, carry on    DecodeFailed
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
-                                                     Aborted, InDoubt
+                                                     StorageUnavailable, Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
                                                      DeadLetterFlood, ConsumerDead, AuditBroken, MonitorFailed,
                                                      InputDamaged
@@ -117,6 +117,10 @@ class BrokerUnavailable(TransientError):
 
 class SchemaRegistryUnavailable(TransientError):
     """The schema registry did not answer; nothing is known about the schema id."""
+
+
+class StorageUnavailable(TransientError):
+    """What a scoring job reads from or writes to does not answer; what is done stays, the same order goes on."""
 
 
 class SchemasPending(TransientError):

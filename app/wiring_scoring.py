@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from app.embed import MAX_ROWS, page_of, scorer_of
-from app.errors import BadSettings, ModelMissing
+from app.errors import BadSettings, ModelMissing, NotReachable, StorageUnavailable
 from app.models.cpu_quota import cpu_quota
 from app.models.data_bucket import DataBucket
 from app.models.model_store import ModelStore
@@ -106,9 +106,16 @@ class _Input:
 def score_files(order: ScoreOrder, store: str | None, settings_file: Path | None, told: Told) -> ScoreReport:
     """`inference-worker score`: a job from its beginning, or from where it was left.
 
-    Raises BadSettings, SchemaIncompatible, ModelMissing, ModelInvalid: nothing was written. InputDamaged, ModelFailed,
-    NotReachable, StoreRefused: what is done stays, and the same order goes on with it.
+    Raises StartupError (BadSettings, SchemaIncompatible, ModelMissing …), which people have to mend, and
+    StorageUnavailable, InputDamaged, ModelFailed: what is done stays, and the same order goes on with it.
     """
+    try:
+        return _score_files(order, store, settings_file, told)
+    except NotReachable as exc:  # not a bad start, at any time: schedulers try again what is not one
+        raise StorageUnavailable(str(exc)) from exc
+
+
+def _score_files(order: ScoreOrder, store: str | None, settings_file: Path | None, told: Told) -> ScoreReport:
     configure_logs("info", "console")
     models = named_store(store, settings_file)
     runtime = RuntimePolicy(intra_op_threads=cpu_quota(), max_rows=MAX_ROWS)
@@ -135,7 +142,7 @@ def score_files(order: ScoreOrder, store: str | None, settings_file: Path | None
     with _about_data():
         job = ScoreJob([_rows(kind, found, order.csv, scorer) for found in inputs], out, scorer, policy, tell)
         if before is None and not out.create(PLAN_FILE, plan.model_dump_json(indent=1).encode()):
-            raise BadSettings(f"another job began in {out.url} just now; start again to join it")
+            return _score_files(order, store, settings_file, told)  # another process began just now: its plan counts
         sums = job.run()
     versions = tuple(sorted(plan.digests, key=int))
     return ScoreReport(out.url, plan.model, versions, page.revision, len(inputs), sums.answered, sums.rejected)

@@ -77,7 +77,7 @@ def score(
 
     OUT gets part-*.parquet or .csv; rows without an answer go to OUT/_rejected with their reasons.
 
-    Exit status: 0 all rows are answered or rejected, 1 stopped on the way, 2 bad start.
+    Exit status: 0 all rows are answered or rejected, 1 stopped on the way (start it again), 2 bad start.
 
     Example: inference-worker score events.parquet predictions --model churn --key customer_id --store var/models
     """

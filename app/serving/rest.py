@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version as version_of_package
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.serving.gate import Gate
 from app.serving.rest_calls import (
@@ -34,6 +35,7 @@ from app.serving.rest_socket import SocketEndpoint
 from app.serving.rest_v1 import V1Endpoints
 from app.serving.rest_v2 import V2Endpoints
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 ASKING = "400 401 403 404 413 422 429 500 503 504"
 
 
@@ -64,7 +66,7 @@ def application(
     observer: CallObserver,
     exposition: Callable[[], bytes],
     ending: asyncio.Event,
-) -> FastAPI:
+) -> ASGIApp:
     """Everything there is over HTTP. default: the model that routes without a name ask.
 
     ending: set when the server is about to end.
@@ -73,6 +75,7 @@ def application(
         title="Inference", version=version_of_package("kafka-inference-worker"), docs_url="/docs", redoc_url=None
     )
     calls = Calls(gate, routes.policy, observer)
+    direct: dict[tuple[str, str], Endpoint] = {}
 
     def add(
         verb: str,
@@ -83,6 +86,7 @@ def application(
         style: _Style = _PLAIN,
     ) -> None:
         endpoint = calls.route(paths[0], behaviour, who=who, error=style.error, bad=style.bad)
+        direct.update(((verb, path), endpoint) for path in paths if "{" not in path)
         for path in paths:
             app.add_api_route(
                 path,
@@ -110,7 +114,23 @@ def application(
             allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return app
+        return app
+    return _Direct(app, direct)
+
+
+class _Direct:
+    """Routes without a variable are looked up; the framework's way to them takes half of a small request's time."""
+
+    def __init__(self, app: FastAPI, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+        self._app, self._endpoints = app, endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 Add = Callable[..., None]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from app import wiring
 from app.__main__ import cli
-from app.errors import BadSettings, NotReachable
+from app.errors import BadSettings, StorageUnavailable
 from app.models.store_access import StoreAccess, open_bucket
 from app.train.churn_data import ChurnFormula
 from deploy.local.object_store import S3Server
@@ -102,5 +102,5 @@ def test_what_is_not_there_or_does_not_answer_is_said(bucket, customers, models,
     with pytest.raises(BadSettings, match="is within"):
         score(models, "s3://data/day", "s3://data/day/answers")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(NotReachable):
+    with pytest.raises(StorageUnavailable):
         score(models, "s3://data/day", "s3://data/answers/three")

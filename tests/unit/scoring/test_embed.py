@@ -12,7 +12,7 @@ from app import wiring
 from app.embed import arrow_function, load
 from app.errors import BadSettings, ModelInvalid, ModelMissing
 from app.models.model_store import open_store
-from app.models.rollout_changes import Order, promote
+from app.models.rollout_changes import Order, promote, start_canary
 
 EVENT = {
     "customer_id": "cust-1",
@@ -94,6 +94,19 @@ def test_a_function_answers_by_the_page_that_it_was_made_with(store, tmp_path):
     rows = pa.RecordBatch.from_pylist([EVENT])
     assert made(rows)["model_version"].to_pylist() == ["1"]
     assert arrow_function(str(tmp_path), "churn")(rows)["model_version"].to_pylist() == ["2"]
+
+
+def test_a_key_gets_the_version_that_a_canary_gives_it(store, tmp_path):
+    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+    order = Order(datetime(2026, 1, 2, tzinfo=UTC), "me", "test")
+    models = open_store(str(tmp_path), tmp_path)
+    _, page = models.change_rollout("churn", lambda page: start_canary(page, "2", [(50, 60)], order), order)
+    events = [EVENT | {"customer_id": f"cust-{number}"} for number in range(40)]
+    answers = load(str(tmp_path), "churn").predict(events, key="customer_id")
+    chosen = page.choose([event["customer_id"].encode() for event in events])
+    assert [answer["answered_by"] for answer in answers] == [page.arms[arm].name for arm in chosen]
+    assert {answer["model_version"] for answer in answers} == {"1", "2"}
+    assert {answer["model_version"] for answer in load(str(tmp_path), "churn").predict(events)} == {"1"}
 
 
 def test_a_version_that_is_not_what_it_was_is_refused(store):

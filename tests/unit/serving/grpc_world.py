@@ -31,7 +31,7 @@ class OneKey:
     def admit(self, authorization, api_key):
         if authorization == "Bearer of-a-reader":
             raise NotAllowed("a reader may not predict", known=True)
-        if api_key != "sesame":
+        if api_key != "sesame":  # pragma: allowlist secret
             raise NotAllowed("no valid API key")
 
 
