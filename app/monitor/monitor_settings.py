@@ -56,7 +56,7 @@ class MonitorSettings(_Section):
         3600, description="How long a prediction waits for its outcome, and what accuracy is of"
     )
     most_waiting_keys: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
-        1_000_000, description="Keys that wait for an outcome, per partition; about 400 bytes each. Then the oldest go"
+        200_000, description="Keys that wait for an outcome, per partition; 2 kB of memory each. Then the oldest go"
     )
     outcomes: dict[str, OutcomeSettings] = Field(default_factory=dict, description="By pipeline")
     publish_topic: Topic = Field("inference.monitor", description="Compacted; a record for each version")

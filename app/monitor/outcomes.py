@@ -74,7 +74,7 @@ class OutcomePolicy:
     """window_s: how long one side waits for the other. most_keys: that wait; beyond it the oldest are forgotten."""
 
     window_s: float = 3600.0
-    most_keys: int = 1_000_000
+    most_keys: int = 200_000
 
 
 @dataclass(slots=True)

@@ -161,3 +161,20 @@ class MonitorMetrics:
         for name, labels in self._showing.get(group, set()) - now:
             self._gauges[name].remove(*labels)
         self._showing[group] = now
+
+
+def monitor_metrics_page() -> str:
+    """The monitor's part of docs/METRICS.md, generated from the table."""
+    lines = [
+        "## The monitor",
+        "",
+        "Of `inference-worker monitor`, from `app/observe/monitor_metrics.py`. Gauges of versions are of the last",
+        "complete window, or of the outcome window; they go with what they tell of.",
+        "",
+        "| name | type | unit | labels | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in MONITOR_TABLE:
+        labels = ", ".join(f"`{label}`" for label in spec.labels)
+        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
+    return "\n".join([*lines, ""])

@@ -1,4 +1,4 @@
-"""`PYTHONPATH=. python tests/bench/summary_costs.py`: what summaries and a sample add to the worker, per event.
+"""What summaries and a sample add to an event's cost: `PYTHONPATH=. python tests/bench/summary_costs.py`.
 
 The steps between poll and produce, and then what comes on top: keeping and folding the rows of many batches, a record
 of what they add up to for each transaction, and choosing a sample. Each figure is CPU time of one thread, the best of

@@ -38,7 +38,7 @@ class DyingObjects(TrailObjects):
 
     def __init__(self, folder, writes, *, after):
         inner = objects_in(folder)
-        super().__init__(inner._store, inner.url, folder)
+        super().__init__(inner._store, inner.url)  # no folder: a kill takes no power, and syncing is slow
         self._left, self._after = writes, after
 
     def create(self, path, content):
