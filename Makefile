@@ -5,13 +5,14 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 INSTALLED := .venv/.installed
 PYTORCH_VENV ?= .venv-pytorch
+CLUSTERS_VENV ?= .venv-clusters
 # LightGBM's wheel takes libgomp from the system; where there is none, the copy in scikit-learn's wheel serves the tests.
 OPENMP := .venv/lib/openmp
 # Tests wait for brokers more than they compute; they share one broker however many run.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pytorch test-quick check stack stack-down bench bench-stages soak chaos fuzz docs format clean
+.PHONY: help install demo test test-pytorch test-clusters test-airflow test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +23,7 @@ $(INSTALLED): uv.lock pyproject.toml
 	@echo "installing everything into .venv, as locked in uv.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
-	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra pytorch --python $(BIN)/python
+	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra pytorch --no-extra ray --no-extra spark --python $(BIN)/python
 	@mkdir -p $(OPENMP) && ln -sf $(CURDIR)/.venv/lib/python*/site-packages/scikit_learn.libs/libgomp-*.so* $(OPENMP)/libgomp.so.1 || true
 	@touch $@
 
@@ -37,6 +38,15 @@ test: install ## every test a Python-only machine can run, a real Kafka included
 test-pytorch: install ## models export from PyTorch, with PyTorch itself; needs 7 GB of disk
 	UV_PROJECT_ENVIRONMENT=$(PYTORCH_VENV) $(BIN)/uv sync --quiet --frozen --extra pytorch --compile-bytecode
 	$(PYTORCH_VENV)/bin/python -m pytest tests/pytorch/proof.py
+
+# An environment of its own: Ray and Spark are 900 MB with what they need, and nothing else here needs them.
+test-clusters: install ## batch scoring under Ray Data and Spark, in their local mode; the same answers as `score`
+	UV_PROJECT_ENVIRONMENT=$(CLUSTERS_VENV) $(BIN)/uv sync --quiet --frozen --extra ray --extra spark --extra train
+	$(CLUSTERS_VENV)/bin/python -m pytest tests/clusters/ray_and_spark.py
+
+test-airflow: install ## the DAG of deploy/airflow under a real Airflow
+	$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'apache-airflow-core>=3,<4' --with apache-airflow-task-sdk \
+	  --with pytest env AIRFLOW_HOME="$$(mktemp -d)" python -m pytest --noconftest -c /dev/null --rootdir . -p no:cacheprovider tests/airflow/score_dag.py
 
 test-quick: install ## the tests that need no broker
 	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest -m "not broker" -q
@@ -76,9 +86,12 @@ fuzz: install ## a million mutated datums through the real decoders, in processe
 docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
 	$(BIN)/python -m docs.generate
 
+protos: install ## write app/grpc_api from schemas/grpc
+	$(BIN)/python -m app.grpc_api.generate
+
 format: install ## format the code and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean: stack-down ## remove what the build and the demo made
-	rm -rf .venv $(PYTORCH_VENV) var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(PYTORCH_VENV) $(CLUSTERS_VENV) var build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

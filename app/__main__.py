@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from app.cli import check_config, demo, models, run
+from app.cli import audit, check_config, demo, models, monitor, run, score, serve
 from app.errors import AppError, StartupError
 
 EXIT_FATAL, EXIT_BAD_START = 1, 2
@@ -20,7 +20,11 @@ cli.command()(run.run)
 cli.command(hidden=True)(run.run_slot)
 cli.command(hidden=True)(run.run_shadow)
 cli.command()(check_config.check_config)
+cli.command()(score.score)
+cli.command()(serve.serve)
 cli.add_typer(models.app, name="models")
+cli.command()(monitor.monitor)
+cli.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

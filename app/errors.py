@@ -6,9 +6,10 @@ AppError
                                                      NotReachable
   RejectedRecord   dead-letter this row, carry on    DecodeFailed
   TransientError   keep offsets, back off, retry     BrokerUnavailable, SchemaRegistryUnavailable, SchemasPending,
-                                                     Aborted, InDoubt
+                                                     StorageUnavailable, Aborted, InDoubt
   FatalError       exit 1, commit nothing new        ModelFailed (OutputRefused, HandlerFailed), Fenced, DeliveryFailed,
-                                                     DeadLetterFlood, ConsumerDead
+                                                     DeadLetterFlood, ConsumerDead, AuditBroken, MonitorFailed,
+                                                     InputDamaged
   DrainDeadline    exit 3, what is left is read again
   RolloutRefused   a command ends, nothing changed   RolloutConflict
 
@@ -17,6 +18,7 @@ Feature and output rejects are columns of reasons, not exceptions: see `records.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 
 class Reason(StrEnum):
@@ -117,6 +119,10 @@ class SchemaRegistryUnavailable(TransientError):
     """The schema registry did not answer; nothing is known about the schema id."""
 
 
+class StorageUnavailable(TransientError):
+    """What a scoring job reads from or writes to does not answer; what is done stays, the same order goes on."""
+
+
 class SchemasPending(TransientError):
     """The writer schemas of some rows of a batch are not known yet: only their partitions need to wait."""
 
@@ -165,6 +171,18 @@ class ConsumerDead(FatalError):
     """The consumer reported an error after which it would never deliver again."""
 
 
+class InputDamaged(FatalError):
+    """A file of rows cannot be read on; what was scored of it before stays scored."""
+
+
+class AuditBroken(FatalError):
+    """The audit trail and the topic contradict each other; whatever were written would be wrong."""
+
+
+class MonitorFailed(FatalError):
+    """Something in the monitor died or does not move; what is durable is right, and a new process goes on with it."""
+
+
 class DrainDeadline(AppError):
     """Told to stop, the worker could not finish in time. Exit 3; what is left is read again."""
 
@@ -175,3 +193,12 @@ class RolloutRefused(AppError):
 
 class RolloutConflict(RolloutRefused):
     """Somebody else changed the rollout meanwhile; look at what they did and decide again."""
+
+
+Failure = TypeVar("Failure", bound=Exception)
+
+
+def bare(failure: Failure) -> Failure:
+    """The same without where it was raised: whoever keeps it must not keep those frames and all they hold."""
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)

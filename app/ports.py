@@ -188,6 +188,17 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+class Summaries(Protocol):
+    """What is told of predictions, to those who watch the model."""
+
+    def to_commit(self, *, at_once: bool) -> Sequence[tuple[bytes, bytes]]:
+        """Key and value of each summary to be delivered now, and once: along with what it is about.
+
+        In a transaction these are its last records. at_once: there may be no other time.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Where predictions and dead letters go, and what makes them and the offsets durable together.
 
@@ -284,6 +295,15 @@ class DeliveryObserver(Protocol):
 
     def transaction(self, result: str) -> None:
         """result: "committed", "aborted", or "dropped" when only the broker knows."""
+        ...
+
+
+class OnlineObserver(Protocol):
+    """Told what becomes of requests, on the event loop. Must not raise and must be quick."""
+
+    def batch_scored(self, fact: BatchScored) -> None: ...
+    def committed(self, fact: Committed) -> None:
+        """These rows have their answers; nothing of it is kept anywhere."""
         ...
 
 

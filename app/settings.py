@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -31,9 +30,13 @@ from pydantic_settings import (
 )
 from yaml.constructor import ConstructorError
 
+from app.audit.policy import AuditSettings
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
 from app.models.store_access import StoreAccess
+from app.monitor.monitor_settings import MonitorSettings
+from app.sections import Name, Seconds, Section, WithSecrets, check_file
+from app.serving.settings import Serving
 
 PREFIX = "INFERENCE_"
 DELIMITER = "__"
@@ -42,43 +45,13 @@ ALIASES = {
     "KAFKA_BOOTSTRAP_SERVERS": "INFERENCE_KAFKA__BOOTSTRAP_SERVERS",
     "KAFKA_GROUP_ID": "INFERENCE_KAFKA__GROUP_ID",
     "SCHEMA_REGISTRY_URL": "INFERENCE_SCHEMAS__REGISTRY_URL",
+    "AIP_HTTP_PORT": "INFERENCE_SERVING__PORT",
+    "AIP_HEALTH_ROUTE": "INFERENCE_SERVING__HEALTH_ROUTE",
+    "AIP_PREDICT_ROUTE": "INFERENCE_SERVING__PREDICT_ROUTE",
 }
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 HandlerPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
-
-
-class Section(BaseModel):
-    """Frozen, and refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class WithSecrets(Section):
-    """Each secret comes as a value or as a file whose content it is, never as both."""
-
-    @model_validator(mode="after")
-    def _given_once_and_readable(self) -> Self:
-        for name in type(self).model_fields:
-            if (file := getattr(self, f"{name}_file", None)) is None:
-                continue
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} and {name}_file are both set; choose one")
-            _check_file(f"{name}_file", file)
-        return self
-
-    def secret(self, name: str) -> str | None:
-        """In the clear. Raises BadSettings if its file has become unreadable."""
-        value: SecretStr | None = getattr(self, name)
-        file: Path | None = getattr(self, f"{name}_file")
-        if value is not None or file is None:
-            return value.get_secret_value() if value is not None else None
-        try:
-            return _read(f"{name}_file", file).strip()
-        except ValueError as exc:
-            raise BadSettings(str(exc)) from exc
 
 
 class Security(WithSecrets):
@@ -125,7 +98,7 @@ class Security(WithSecrets):
                 continue
             if name != "oauth_ca_file" and not self.protocol.endswith("SSL"):
                 raise ValueError(f"{name} is of no use with protocol {self.protocol}, which does not encrypt")
-            _check_file(name, file)
+            check_file(name, file)
         return self
 
     def properties(self) -> dict[str, str]:
@@ -260,6 +233,37 @@ class FallbackSettings(Section):
     retry_s: Seconds = Field(10.0, description="A version that failed is left alone for so long, then tried once")
 
 
+class MonitoringSettings(Section):
+    """What the worker says of its own predictions, beside them and in the same transaction (docs/MONITORING.md)."""
+
+    summary_topic: TopicName | None = Field(
+        None,
+        description="Where summaries of the predictions go, `ModelSummary`; it has to be there at start. Unset: none",
+    )
+    bucket_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        10, description="A summary is of predictions of one such stretch of time, counted from the epoch"
+    )
+    interval_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = Field(
+        1.0,
+        description="How often summaries are written in at_least_once; in exactly_once each transaction has its own",
+    )
+    low_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.6, description="Predictions with less confidence are counted apart"
+    )
+    sample_topic: TopicName | None = Field(
+        None,
+        description="Where a sample of the predictions goes as well, by key; it has to be there at start. Unset: none",
+    )
+    sample_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        1.0, description="Of the keys; whether a key is in the sample depends on it and on this share alone"
+    )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Those that are written to."""
+        return tuple(topic for topic in (self.summary_topic, self.sample_topic) if topic is not None)
+
+
 class Pipeline(Section):
     """From some topics through one model to another topic."""
 
@@ -298,6 +302,7 @@ class Pipeline(Section):
     )
     batch: Batch = Batch()
     dead_letter_limit: DeadLetterLimitSettings = DeadLetterLimitSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     @model_validator(mode="after")
     def _no_loop(self) -> Self:
@@ -306,6 +311,12 @@ class Pipeline(Section):
             raise ValueError("input, output and dead-letter topics must all be different")
         if self.comparison_topic in outputs | set(self.input_topics):
             raise ValueError(f"shadow_topic: {self.comparison_topic} is another topic of the pipeline")
+        others = outputs | {*self.input_topics, self.comparison_topic}
+        for name in ("summary_topic", "sample_topic"):
+            topic = getattr(self.monitoring, name)
+            if topic in others:
+                raise ValueError(f"monitoring.{name}: {topic} is another topic of the pipeline")
+            others |= {topic} - {None}
         return self
 
     @property
@@ -359,7 +370,7 @@ class ModelCache(WithSecrets):
         if self.redis_ca_file is not None:
             if not (self.redis_url or "").startswith("rediss://"):
                 raise ValueError("redis_ca_file needs a redis_url that begins with rediss://")
-            _check_file("redis_ca_file", self.redis_ca_file)
+            check_file("redis_ca_file", self.redis_ca_file)
         return self
 
     def password(self) -> str | None:
@@ -398,7 +409,7 @@ class StoreOptions(WithSecrets):
             raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) are needed together")
         for name in ("ca_file", "service_account_file"):
             if (file := getattr(self, name)) is not None:
-                _check_file(name, file)
+                check_file(name, file)
         return self
 
     def access(self) -> StoreAccess:
@@ -464,7 +475,10 @@ class Settings(BaseSettings):
     pipelines: Annotated[tuple[Pipeline, ...], Field(min_length=1)]
     delivery: Delivery = Delivery()
     models: Models = Models()
+    audit: AuditSettings = AuditSettings()
+    monitor: MonitorSettings = MonitorSettings()
     http: Http = Http()
+    serving: Serving = Serving()
     log: Log = Log()
 
     @field_validator("pipelines")
@@ -545,7 +559,12 @@ def _loop(pipelines: tuple[Pipeline, ...]) -> list[str]:
     for pipeline in pipelines:
         for topic in pipeline.input_topics:
             leads_to.setdefault(topic, set()).update(
-                {pipeline.output_topic, pipeline.dead_letter_topic, pipeline.comparison_topic}
+                {
+                    pipeline.output_topic,
+                    pipeline.dead_letter_topic,
+                    pipeline.comparison_topic,
+                    *pipeline.monitoring.topics,
+                }
             )
 
     def follow(path: list[str]) -> list[str]:
@@ -670,7 +689,7 @@ _VALUE_NOT_SHOWN = frozenset({"missing", "extra_forbidden", "model_type", "model
 
 
 def _masked(where: str, value: Any) -> Any:  # noqa: ANN401 - any YAML scalar
-    secret = any(word in where for word in ("password", "secret", "account_key", "session_token"))
+    secret = any(word in where for word in ("password", "secret", "account_key", "session_token", "keys", "jwt_key"))
     return "…" if secret or "@" in str(value) else value  # user:password@host
 
 
@@ -690,18 +709,3 @@ def _without_credentials(url: str | None, instead: str) -> str | None:
     if url is not None and "@" in url:  # it is shown in messages and logs
         raise ValueError(f"credentials belong in {instead}, not in the URL")
     return url
-
-
-def _check_file(name: str, file: Path) -> None:
-    """Raises ValueError if there is nothing to read: at load, not when the first client is made."""
-    if not _read(name, file).strip():
-        raise ValueError(f"{name}: {file} is empty")
-
-
-def _read(name: str, file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ValueError(f"{name}: cannot read {file}: {exc.strerror}") from exc
-    except UnicodeDecodeError:
-        raise ValueError(f"{name}: {file} is not UTF-8 text") from None

@@ -12,13 +12,21 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import structlog
 
+from app.answering.asking import FallbackPolicy
+from app.answering.breaker import Breaker
+from app.answering.handled_inputs import HandledPlan
+from app.answering.handler_start import handled, handler_class
+from app.answering.lineup import Lane, Lineup
+from app.answering.rollout_follower import RolloutFollower
+from app.answering.scoring import Scoring
 from app.avro.codec import DatumWriter
 from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
+from app.avro.record_writer import RecordWriter
 from app.avro.resolution import reader_columns
 from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import Clock, SystemClock
@@ -42,7 +50,7 @@ from app.kafka.client_config import (
     producer_properties,
 )
 from app.kafka.comparisons import Comparisons
-from app.kafka.outbox import OutputTopics
+from app.kafka.outbox import FRAMING_BYTES, OutputTopics
 from app.kafka.partition_watch import PartitionWatch
 from app.kafka.permissions import PipelineUse
 from app.kafka.schema_lookups import BackgroundLookups
@@ -54,7 +62,7 @@ from app.kafka.watchdog import Watchdog
 from app.models.cache import CachedModel, CachePolicy, Sharing
 from app.models.cpu_quota import cpu_quota
 from app.models.desk import ModelDesk
-from app.models.manifest import Manifest
+from app.models.manifest import Manifest, NumberReference, Reference
 from app.models.model_store import ModelStore, open_store
 from app.models.rollout import ShadowRollout
 from app.models.runtime import OnnxModel, RuntimePolicy, golden_tensors, load_model
@@ -70,6 +78,7 @@ from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
 from app.pipeline.infer import OutputPolicy
 from app.pipeline.objective import LatencyObjective
+from app.pipeline.summary import SummaryPlan
 from app.ports import Model, ModelChooser, SchemaSource, Sink, Tensors
 from app.rollouts.measurements import NAMES, Measurements
 from app.rollouts.watch import Report, Watcher
@@ -77,21 +86,19 @@ from app.settings import ModelCache, Pipeline, Settings, load_settings, settings
 from app.specs import Constant
 from app.train.training import Pipeline as TrainedPipeline
 from app.train.training import train_model
-from app.worker.asking import FallbackPolicy
-from app.worker.breaker import Breaker
 from app.worker.chain import Chain, ChainPolicy
 from app.worker.children import Children
-from app.worker.handler_start import handled, handler_class
-from app.worker.lineup import Lane, Lineup
 from app.worker.process import Stream, WorkerProcess
-from app.worker.rollout_follower import RolloutFollower
-from app.worker.scoring import Scoring
 from app.worker.shadow import Shadow, ShadowChild, ShadowPage, ShadowPolicy
 from app.worker.shadow_process import ShadowProcess, give_up
 from app.worker.shadow_scoring import ShadowScorer, check_writer, serve
 from app.worker.slot import SupervisorLine
 from app.worker.stream import StreamPolicy, StreamWorker
+from app.worker.summing import Summing, SummingPolicy
 from app.worker.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from app.kafka.schema_registry import RegistrySchemas
 
 # Shares of worker.memory_budget_bytes: fetched records wait in the client, outputs until they are acknowledged.
 CONSUMER_SHARE, PRODUCER_SHARE = 0.5, 0.25
@@ -102,6 +109,7 @@ SHORTEST_COMMIT_INTERVAL_S = 0.01  # about what a transaction takes to commit
 T = TypeVar("T")
 
 SIGNAL_WITHIN_S = 0.25
+SUMMARY_SCHEMA = "ModelSummary"
 WORKER_METRICS = "http://127.0.0.1:8080/metrics"  # where a worker on this machine shows them by default
 SHIPPED_SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
@@ -257,7 +265,7 @@ def _shadow_scorer(settings: Settings, pipeline: Pipeline, version: str, closing
     closing.callback(comparisons.close)
     event, path = reader_columns(reader), pipeline.handler
     steps = None if path is None else handled(path, model, event, golden_tensors(stored.manifest))
-    threads = _runtime_policy(settings, pipeline).intra_op_threads
+    threads = runtime_policy(settings, pipeline).intra_op_threads
     return ShadowScorer(model, event, writer, comparisons.publish, clock, steps, threads=threads)
 
 
@@ -362,6 +370,7 @@ def _check_registry(settings: Settings, pipeline: Pipeline, directory: SchemaDir
     only_looking = settings.model_copy(update={"schemas": schemas})
     try:
         _wire_format(only_looking, pipeline, directory, output, SystemClock())
+        _summary_writer(only_looking, pipeline, directory)
     except SchemaMissing:
         if not settings.schemas.auto_register:
             raise
@@ -378,11 +387,11 @@ def build_worker(
     clock = SystemClock()
     metrics = Metrics()
     policy = _client_policy(settings, slot)
-    cached = _caching(settings, metrics, clock)
+    cached = caching(settings, metrics, clock)
     parts = [_PipelineParts(settings, pipeline, metrics, clock, slot, cached) for pipeline in settings.pipelines]
     if check_broker:
         BrokerCheck(policy).check([part.use for part in parts])
-        limits = [topic_limits(policy, part.use.output, part.use.dead_letters) for part in parts]
+        limits = [part.limits(policy) for part in parts]
     else:
         limits = [TopicLimits()] * len(parts)
     shadows = [_shadow(given, pipeline, metrics, clock) if given else None for pipeline in settings.pipelines]
@@ -421,6 +430,7 @@ def _use(settings: Settings, pipeline: Pipeline, slot: int = 0) -> PipelineUse:
         transactional_id=settings.identity_of(pipeline, slot) if settings.delivery.mode == "exactly_once" else None,
         keeps_partition=pipeline.output_partitioning == "source",
         shadow=pipeline.shadow_topic,
+        monitoring=pipeline.monitoring.topics,
     )
 
 
@@ -451,8 +461,10 @@ class _PipelineParts:
         except DecodeFailed as exc:
             raise SchemaIncompatible(f"pipeline {pipeline.name}: {exc}") from exc
         self._decoder = Decoder(framing, schemas, reader, clock)
-        lane_of = _LaneMaker(pipeline, stable, writer, reader_columns(reader), clock)
-        self.versions = _Versions(store, pipeline.model, _runtime_policy(settings, pipeline), metrics, cached, lane_of)
+        lane_of = LaneMaker(pipeline, stable, writer, reader_columns(reader), clock)
+        self.versions = StoredVersions(
+            store, pipeline.model, runtime_policy(settings, pipeline), metrics, cached, lane_of
+        )
         self.follower = RolloutFollower(
             pipeline.model,
             self.versions,
@@ -461,6 +473,21 @@ class _PipelineParts:
             with_previous=pipeline.fallback.previous,
         )
         self.lineup = self.follower.first()
+        self._summaries = _summary_writer(settings, pipeline, directory)
+        if self._summaries is not None:
+            for plan in [lane.summary for lane in self.lineup.lanes if lane.summary is not None]:
+                self._summaries.write(plan.record(plan.nothing(), 0))
+
+    def limits(self, policy: ClientPolicy) -> TopicLimits:
+        """What its output topics take, by the broker."""
+        monitoring = self._pipeline.monitoring
+        return topic_limits(
+            policy,
+            self.use.output,
+            self.use.dead_letters,
+            sample=monitoring.sample_topic,
+            summaries=monitoring.summary_topic,
+        )
 
     def stream(self, policy: ClientPolicy, limits: TopicLimits, shadow: Shadow | None) -> tuple[Stream, Chain]:
         """Connect: one consumer, one producer."""
@@ -489,13 +516,14 @@ class _PipelineParts:
             compression=settings.delivery.compression,
             max_queued_bytes=int(budget * PRODUCER_SHARE),
             max_message_bytes=max(limits.prediction_bytes, limits.dead_letter_bytes),
-            max_batch_bytes=min(limits.prediction_bytes, limits.dead_letter_bytes),
+            max_batch_bytes=limits.max_batch_bytes,
         )
-        sink = self._sink(producer_properties(policy, delivery), source, delivery, limits, watchdog)
+        summing = self._summing(limits)
+        sink = self._sink(producer_properties(policy, delivery), source, delivery, limits, watchdog, summing)
         chain = Chain(
             decoder=self._decoder,
             lineup=self.lineup,
-            policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes, _fallback_policy(pipeline)),
+            policy=ChainPolicy(OutputPolicy(pipeline.bad_output), limits.max_output_bytes, fallback_policy(pipeline)),
             clock=clock,
         )
         pace = _pace(pipeline, clock)
@@ -512,8 +540,21 @@ class _PipelineParts:
             clock=clock,
             observer=self._observer,
             shadow=shadow,
+            summing=summing,
         )
         return Stream(pipeline.name, worker, watchdog), chain
+
+    def _summing(self, limits: TopicLimits) -> Summing | None:
+        if self._summaries is None:
+            return None
+        monitoring = self._pipeline.monitoring
+        policy = SummingPolicy(
+            bucket_s=monitoring.bucket_s,
+            interval_s=monitoring.interval_s,
+            transactional=self._settings.delivery.mode == "exactly_once",
+            most_bytes=(limits.summary_bytes or limits.prediction_bytes) - FRAMING_BYTES,
+        )
+        return Summing(self._summaries.write, policy, self._clock)
 
     def _sink(
         self,
@@ -522,6 +563,7 @@ class _PipelineParts:
         delivery: DeliveryPolicy,
         limits: TopicLimits,
         watchdog: Watchdog,
+        summaries: Summing | None,
     ) -> Sink:
         pipeline = self._pipeline
         topics = OutputTopics(
@@ -531,13 +573,19 @@ class _PipelineParts:
             limits.dead_letter_bytes,
             limits.before_max_ms,
             limits.after_max_ms,
+            pipeline.monitoring.sample_topic,
+            pipeline.monitoring.sample_share,
+            (limits.sample_bytes or limits.prediction_bytes) - FRAMING_BYTES,
+            pipeline.monitoring.summary_topic,
         )
         if delivery.transactional_id is None:
-            return AtLeastOnceSink(properties, source, topics, delivery, self._clock, watchdog)
-        return TransactionalSink(properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer)
+            return AtLeastOnceSink(properties, source, topics, delivery, self._clock, watchdog, summaries)
+        return TransactionalSink(
+            properties, source.consumer, topics, delivery, self._clock, watchdog, self._observer, summaries
+        )
 
 
-class _LaneMaker:
+class LaneMaker:
     """Sees whether a loaded version fits a pipeline that runs."""
 
     def __init__(
@@ -546,7 +594,13 @@ class _LaneMaker:
         self._pipeline, self._first, self._writer, self._columns = pipeline, first, writer, columns
         self._clock = clock
 
-    def __call__(self, model: Model, constant: Mapping[str, Constant] | None, golden: Tensors) -> Lane:
+    def __call__(
+        self,
+        model: Model,
+        constant: Mapping[str, Constant] | None,
+        golden: Tensors,
+        references: Mapping[str, Reference],
+    ) -> Lane:
         """Its part in the rollout comes later. golden: inputs of its own. Raises SchemaIncompatible, HandlerInvalid."""
         pipeline, first = self._pipeline, self._first
         for what, named, found, serving in (
@@ -574,10 +628,11 @@ class _LaneMaker:
             Breaker(pipeline.fallback.retry_s, self._clock),
             constant,
             outputs=outputs,
+            summary=_summary_plan(pipeline, model, references, with_features=not isinstance(plan, HandledPlan)),
         )
 
 
-class _Versions:
+class StoredVersions:
     """From the model store to a lane; a `rollout_follower.Versions`."""
 
     def __init__(
@@ -587,7 +642,7 @@ class _Versions:
         runtime: RuntimePolicy,
         metrics: Metrics,
         cached: Callable[[OnnxModel], Model],
-        lane_of: _LaneMaker,
+        lane_of: LaneMaker,
     ) -> None:
         self._store, self._model, self._runtime, self._metrics = store, model, runtime, metrics
         self._cached, self._lane_of = cached, lane_of
@@ -606,7 +661,8 @@ class _Versions:
         model = load_model(stored, self._runtime)
         fallback = stored.manifest.fallback
         constant = fallback.fields if fallback else None
-        lane = self._lane_of(self._cached(model), constant, golden_tensors(stored.manifest))
+        manifest = stored.manifest
+        lane = self._lane_of(self._cached(model), constant, golden_tensors(manifest), manifest.reference)
         self._metrics.model_loaded(model.name, version, model.load_s)
         self._metrics.model_runs_on(model.name, version, model.provider)
         padded_to = model.buckets or None
@@ -614,12 +670,35 @@ class _Versions:
         return lane
 
 
-def _fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
+def _summary_plan(
+    pipeline: Pipeline, model: Model, references: Mapping[str, Reference], *, with_features: bool
+) -> SummaryPlan | None:
+    monitoring = pipeline.monitoring
+    if monitoring.summary_topic is None:
+        return None
+    edges = {field: found.bins for field, found in references.items() if isinstance(found, NumberReference)}
+    return SummaryPlan(pipeline.name, model, edges, monitoring.low_confidence, with_features=with_features)
+
+
+def _summary_writer(settings: Settings, pipeline: Pipeline, directory: SchemaDirectory) -> RecordWriter | None:
+    """Framed as the predictions are. Raises SchemaMissing, also if the registry lacks the summary topic's schema."""
+    topic, url = pipeline.monitoring.summary_topic, settings.schemas.registry_url
+    if topic is None:
+        return None
+    schema = directory.named(SUMMARY_SCHEMA)
+    if url is None:
+        return RecordWriter(SingleObjectFraming.header(schema.fingerprint), schema)
+    return RecordWriter(_registered_header(settings, _registry(settings, url), topic, schema), schema)
+
+
+def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
+    """Who answers in its place while a version fails."""
     fallback = pipeline.fallback
     return FallbackPolicy(fallback.previous, fallback.constant, pipeline.on_model_failure)
 
 
-def _runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
+def runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
+    """How the sessions of its versions run."""
     threads = max(1, cpu_quota() // settings.worker.processes)
     return RuntimePolicy(
         intra_op_threads=threads, max_rows=pipeline.batch.max_records, providers=settings.models.providers
@@ -647,10 +726,10 @@ def _stable_model(settings: Settings, pipeline: Pipeline) -> OnnxModel:
     """The version the rollout calls stable, verified and warm."""
     store = settings_store(settings)
     stable = store.rollout(pipeline.model).stable
-    return load_model(store.fetch(pipeline.model, stable), _runtime_policy(settings, pipeline))
+    return load_model(store.fetch(pipeline.model, stable), runtime_policy(settings, pipeline))
 
 
-def _caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:
+def caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:
     """Puts a result cache in front of a loaded version, if settings ask for one; one Redis for all of a process."""
     cache = settings.models.cache
     if not cache.enabled:
@@ -696,18 +775,24 @@ def _wire_format(
     """How records are framed, where writer schemas come from, and the header of our predictions."""
     if settings.schemas.registry_url is None:
         return SingleObjectFraming(), directory, SingleObjectFraming.header(output.fingerprint)
+    registry = _registry(settings, settings.schemas.registry_url)
+    header = _registered_header(settings, registry, pipeline.output_topic, output)
+    return ConfluentFraming(), BackgroundLookups(registry, clock), header
+
+
+def _registry(settings: Settings, url: str) -> "RegistrySchemas":
     # here, because its client takes a fifth of a worker's start to import (OAuth, HTTP): only those who need it pay
     from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas  # noqa: PLC0415
 
-    registry = RegistrySchemas(
-        RegistryPolicy(settings.schemas.registry_url, settings.schemas.registry_username, settings.schemas.password())
-    )
-    subject = f"{pipeline.output_topic}-value"
+    return RegistrySchemas(RegistryPolicy(url, settings.schemas.registry_username, settings.schemas.password()))
+
+
+def _registered_header(settings: Settings, registry: "RegistrySchemas", topic: str, schema: Schema) -> bytes:
     try:
-        schema_id = registry.output_id(subject, output.text, register=settings.schemas.auto_register)
+        schema_id = registry.output_id(f"{topic}-value", schema.text, register=settings.schemas.auto_register)
     except SchemaRegistryUnavailable as exc:
         raise NotReachable(f"schema registry {exc}") from exc
-    return ConfluentFraming(), BackgroundLookups(registry, clock), ConfluentFraming.header(schema_id)
+    return ConfluentFraming.header(schema_id)
 
 
 def model_desk(store: str | None, settings_file: Path | None) -> ModelDesk:

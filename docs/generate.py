@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.observe.metrics import metrics_page
+from app.observe.monitor_metrics import monitor_metrics_page
 from app.settings import ALIASES, Pipeline, Settings
 
 FOLDER = Path(__file__).parent
@@ -90,7 +91,7 @@ def _default(info: FieldInfo) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with --check name those that differ."""
-    pages = {"CONFIG.md": config_page(), "METRICS.md": metrics_page()}
+    pages = {"CONFIG.md": config_page(), "METRICS.md": f"{metrics_page()}\n{monitor_metrics_page()}"}
     if "--check" not in arguments:
         for name, text in pages.items():
             (FOLDER / name).write_text(text, encoding="utf-8")

@@ -3,8 +3,10 @@
 import typer
 
 from loadgen.cli.bench import bench
+from loadgen.cli.grpc import grpc
 from loadgen.cli.produce import produce
 from loadgen.cli.report import report
+from loadgen.cli.rest import rest
 from loadgen.cli.run import run
 from loadgen.cli.verify import verify
 
@@ -17,7 +19,7 @@ def main() -> None:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (produce, verify, run, report, bench):
+    for command in (produce, verify, run, report, bench, rest, grpc):
         app.command()(command)
     app()
 

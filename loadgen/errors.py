@@ -5,6 +5,7 @@ LoadgenError        exit 2: the run could not be made, so nothing was judged
   MissingExtra      an optional library is not installed; the message names the extra
   BrokerFailed      Kafka could not be reached, refused us, or did not finish within the timeout
   RegistryFailed    the schema registry could not be reached or refused us
+  ServerFailed      the REST or gRPC server could not be reached, or refused the first request
 
 A broken invariant is not an error of ours: it is a `Violation` in the result, and exit 1.
 """
@@ -28,3 +29,7 @@ class BrokerFailed(LoadgenError):
 
 class RegistryFailed(LoadgenError):
     """The schema registry could not be reached, or refused us."""
+
+
+class ServerFailed(LoadgenError):
+    """The REST or gRPC server could not be reached, or refused the first request."""

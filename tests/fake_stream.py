@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from fakes import NOW_MS, FakeRecord
 
+from app.answering.scoring import Scoring
 from app.clock import SystemClock
 from app.errors import Aborted, BrokerUnavailable, InDoubt
 from app.facts import Asked, BatchScored, Outcomes
@@ -16,7 +17,6 @@ from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.records import Batch, Origin, TopicPartition, predictions_of, source_of
 from app.worker.chain import ScoredBatch
-from app.worker.scoring import Scoring
 from app.worker.stream import StreamPolicy, StreamWorker
 
 NO_FLOOD = DeadLetterLimit(1_000_000, 60.0)
@@ -31,6 +31,7 @@ class FakeBroker:
         self.committed = dict.fromkeys(self.sources, 0)
         self.notes = {}
         self.outcomes = []
+        self.summaries = []
 
     def append(self, partition, count=1):
         source = self.sources[partition]
@@ -161,11 +162,11 @@ class FakeSource:
 class FakeSink:
     """Outputs and offsets become the broker's together. `aborts` settlements fail first; `room` can be taken away.
 
-    `settles`: whether anything falls due by itself.
+    `settles`: whether anything falls due by itself. summaries: told of in each commit.
     """
 
-    def __init__(self, broker, source):
-        self._broker, self._source = broker, source
+    def __init__(self, broker, source, summaries=None):
+        self._broker, self._source, self._summaries = broker, source, summaries
         self._open = []
         self.aborts = 0
         self.unheard = 0
@@ -191,6 +192,7 @@ class FakeSink:
         return self.settle_now(offsets, note, 1.0)
 
     def settle_now(self, offsets, note, within_s):
+        told = self._summaries.to_commit(at_once=True) if self._summaries else []
         if self.aborts:
             self.aborts -= 1
             self._open.clear()
@@ -207,6 +209,7 @@ class FakeSink:
         for partition, offset in self._open:
             self._broker.outcomes.append((TopicPartition("events", int(partition)), int(offset)))
         self._open.clear()
+        self._broker.summaries += told
         self.commits += 1
         if self.unheard:
             self.unheard -= 1
@@ -349,11 +352,12 @@ class Rig:
         flood_limit=NO_FLOOD,
         broker=None,
         by_hand=False,
+        summing=None,
     ):
         self.clock = clock
         self.broker = broker or FakeBroker(partitions)
         self.source = FakeSource(self.broker, clock)
-        self.sink = FakeSink(self.broker, self.source)
+        self.sink = FakeSink(self.broker, self.source, summing)
         self.observer = RecordingObserver()
         self.pace = pace or FixedWait(max_wait_s, clock)
         chain = FakeChain(score)
@@ -373,6 +377,7 @@ class Rig:
             policy=StreamPolicy(drain_timeout_s),
             clock=clock,
             observer=self.observer,
+            summing=summing,
         )
         self.source.subscribe(self.worker)
 

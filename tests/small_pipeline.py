@@ -8,6 +8,8 @@ import pyarrow as pa
 from fakes import FakeModel, FakeRecord, FakeSchemas, ManualClock
 from made_pages import stable_page
 
+from app.answering.breaker import Breaker
+from app.answering.lineup import Lane, lineup_of
 from app.avro.codec import DatumWriter, datum_reader
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import reader_columns
@@ -17,9 +19,7 @@ from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
 from app.records import Batch, origin_of
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
-from app.worker.breaker import Breaker
 from app.worker.chain import Chain, ChainPolicy
-from app.worker.lineup import Lane, lineup_of
 
 
 def schema(name, *fields):

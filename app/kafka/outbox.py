@@ -2,7 +2,8 @@
 
 Partition of an output: `source` keeps the event's partition, `key` hashes the key as the
 Java clients do, and a null key then takes the source partition (modulo the number there is). Predictions carry
-no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`.
+no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`. What is
+for those who watch the model, a sample of the predictions and summaries, is always partitioned by key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from app.clock import Clock
 from app.errors import BrokerUnavailable, DeliveryFailed
 from app.kafka.client_config import Properties, settings_accepted
+from app.kafka.sample import sample_of
 from app.records import DeadLetter, Predictions
 
 ASK_TIMEOUT_S = 5.0
@@ -47,7 +49,11 @@ _PRODUCER_SPENT = {  # it takes nothing more: not a judgement on the record at h
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
-    """Where a pipeline's outputs go, and what the dead-letter topic takes: bytes, and timestamps around now."""
+    """Where a pipeline's outputs go, and what the dead-letter topic takes: bytes, and timestamps around now.
+
+    sample: where predictions of `sample_share` of all keys go as well, if their value and key are no longer than
+    `sample_bytes`. summaries: where those go. None for nowhere.
+    """
 
     predictions: str
     dead_letters: str
@@ -55,6 +61,10 @@ class OutputTopics:
     dead_letter_bytes: int = 1_000_000
     before_max_ms: int = FOR_EVER_MS
     after_max_ms: int = FOR_EVER_MS
+    sample: str | None = None
+    sample_share: float = 1.0
+    sample_bytes: int = FOR_EVER_MS
+    summaries: str | None = None
 
 
 def new_producer(properties: Properties) -> Producer:
@@ -108,17 +118,35 @@ class Outbox:
 
     def put(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
         """Queue everything, in order. Raises DeliveryFailed for what the client itself refuses."""
-        callback = {"on_delivery": self._on_delivery} if self.asks_for_refusals else {}
         for partition, messages in self._grouped(predictions):
-            accepted = self.producer.produce_batch(self._topics.predictions, messages, partition=partition, **callback)
-            if accepted != len(messages):
-                errors = [message["_error"] for message in messages if "_error" in message]
-                if errors[0].code() in _PRODUCER_SPENT:
-                    raise KafkaException(errors[0])
-                raise DeliveryFailed(f"{len(errors)} predictions were not queued, the first: {errors[0]}")
+            self._queue(self._topics.predictions, messages, partition, "predictions")
         self._queued_bytes += int(predictions.sizes.sum())
+        if self._topics.sample is not None and predictions.values:
+            sample = sample_of(predictions, self._topics.sample_share, self._topics.sample_bytes)
+            pairs = zip(sample.values, sample.keys, strict=True)
+            messages = [{"value": value, "key": key} for value, key in pairs]
+            self._queue(self._topics.sample, messages, _HASHED, "sampled predictions")
+            self._queued_bytes += int(sample.sizes.sum())
         for letter in dead_letters:
             self._put_dead_letter(letter)
+
+    def put_summaries(self, summaries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue these, (key, value) each. Raises as `put` does."""
+        if self._topics.summaries is None or not summaries:
+            return
+        messages: list[dict[str, Any]] = [{"value": value, "key": key} for key, value in summaries]
+        self._queue(self._topics.summaries, messages, _HASHED, "summaries")
+        self._queued_bytes += sum(len(key) + len(value) for key, value in summaries)
+
+    def _queue(self, topic: str, messages: list[dict[str, Any]], partition: int, what: str) -> None:
+        """Messages of one target partition, in order."""
+        callback = {"on_delivery": self._on_delivery} if self.asks_for_refusals else {}
+        accepted = self.producer.produce_batch(topic, messages, partition=partition, **callback)
+        if accepted != len(messages):
+            errors = [message["_error"] for message in messages if "_error" in message]
+            if errors[0].code() in _PRODUCER_SPENT:
+                raise KafkaException(errors[0])
+            raise DeliveryFailed(f"{len(errors)} {what} were not queued, the first: {errors[0]}")
 
     def _grouped(self, predictions: Predictions) -> list[tuple[int, list[dict[str, Any]]]]:
         """Runs for `produce_batch` by target partition; within a partition the order is kept."""

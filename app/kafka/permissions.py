@@ -18,6 +18,7 @@ class PipelineUse:
     """What one pipeline uses of the cluster.
 
     transactional_id: None in at-least-once. shadow: where comparisons go, None if no shadow is provided for.
+    monitoring: where summaries and a sample of the predictions go, as far as they are wanted.
     """
 
     pipeline: str
@@ -28,11 +29,13 @@ class PipelineUse:
     transactional_id: str | None
     keeps_partition: bool
     shadow: str | None = None
+    monitoring: tuple[str, ...] = ()
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Read or written."""
-        return (*self.inputs, self.output, self.dead_letters, *((self.shadow,) if self.shadow else ()))
+        shadow = (self.shadow,) if self.shadow else ()
+        return (*self.inputs, self.output, self.dead_letters, *shadow, *self.monitoring)
 
 
 @dataclass(frozen=True, slots=True)

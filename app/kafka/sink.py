@@ -13,6 +13,7 @@ from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.source import KafkaSource
 from app.kafka.watchdog import CALL_MARGIN_S, Watchdog
+from app.ports import Summaries
 from app.records import DeadLetter, Predictions, TopicPartition
 
 
@@ -27,7 +28,10 @@ class AtLeastOnceSink:
         policy: DeliveryPolicy,
         clock: Clock,
         watchdog: Watchdog,
+        summaries: Summaries | None = None,
     ) -> None:
+        """summaries: told of when they are due."""
+        self._summaries = summaries
         self._source, self._policy, self._clock, self._watchdog = source, policy, clock, watchdog
         self._outbox = Outbox(new_producer(properties), topics, policy.max_queued_bytes, clock)
         self._log = structlog.get_logger()
@@ -48,6 +52,7 @@ class AtLeastOnceSink:
     def settle(self, offsets: Mapping[TopicPartition, int], note: str, *, idle: bool) -> bool:
         """True once what was delivered is acknowledged; offsets follow every commit interval."""
         del idle  # offsets cost the same whenever they are sent
+        self._put_summaries(at_once=False)
         overdue = self._clock.monotonic() - self._last_commit >= self._policy.commit_interval_s
         if not self._drained(overdue):
             return False
@@ -58,6 +63,7 @@ class AtLeastOnceSink:
 
     def settle_now(self, offsets: Mapping[TopicPartition, int], note: str, within_s: float) -> bool:
         """Flush, then commit and wait for the answer."""
+        self._put_summaries(at_once=True)
         with self._translated(), self._watchdog.expecting("flush", within_s + CALL_MARGIN_S):
             if self._outbox.producer.flush(within_s):
                 return False
@@ -84,6 +90,11 @@ class AtLeastOnceSink:
         self._outbox.producer.purge()
         with self._watchdog.expecting("flush", CALL_MARGIN_S):
             self._outbox.producer.flush(1.0)
+
+    def _put_summaries(self, *, at_once: bool) -> None:
+        if self._summaries is not None:
+            with self._translated():
+                self._outbox.put_summaries(self._summaries.to_commit(at_once=at_once))
 
     def _drained(self, overdue: bool) -> bool:  # noqa: FBT001
         # Under steady load the queue is rarely seen empty, so once per interval wait for it, a little.

@@ -20,12 +20,23 @@ CLIENT_DEFAULT_BYTES = 1_000_000  # the client's own message.max.bytes, a little
 
 @dataclass(frozen=True, slots=True)
 class TopicLimits:
-    """Bytes of one record with its framing; how far before and after the broker's now a dead letter's time may be."""
+    """Bytes of one record with its framing; how far before and after the broker's now a dead letter's time may be.
+
+    sample_bytes, summary_bytes: None where there is no such topic.
+    """
 
     prediction_bytes: int = CLIENT_DEFAULT_BYTES
     dead_letter_bytes: int = CLIENT_DEFAULT_BYTES
     before_max_ms: int = FOR_EVER_MS
     after_max_ms: int = FOR_EVER_MS
+    sample_bytes: int | None = None
+    summary_bytes: int | None = None
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """What every topic takes at once: each refuses a larger batch whole."""
+        of_all = (self.prediction_bytes, self.dead_letter_bytes, self.sample_bytes, self.summary_bytes)
+        return min(limit for limit in of_all if limit is not None)
 
     @property
     def max_output_bytes(self) -> int:
@@ -33,13 +44,20 @@ class TopicLimits:
         return max(1, self.prediction_bytes - FRAMING_BYTES)
 
 
-def topic_limits(policy: ClientPolicy, predictions: str, dead_letters: str) -> TopicLimits:
+def topic_limits(
+    policy: ClientPolicy,
+    predictions: str,
+    dead_letters: str,
+    *,
+    sample: str | None = None,
+    summaries: str | None = None,
+) -> TopicLimits:
     """What the topics say, or `message.max.bytes` of the settings where that is lower.
 
     Without permission to ask (DescribeConfigs on the topics) the client's own default stands, and it is logged.
     """
     most = _most(policy)
-    configs = _configs(policy, predictions, dead_letters)
+    configs = _configs(policy, *(topic for topic in (predictions, dead_letters, sample, summaries) if topic))
     bytes_of = {
         topic: min(most or FOR_EVER_MS, _number(config, "max.message.bytes", most or CLIENT_DEFAULT_BYTES))
         for topic, config in configs.items()
@@ -49,6 +67,8 @@ def topic_limits(policy: ClientPolicy, predictions: str, dead_letters: str) -> T
         dead_letter_bytes=bytes_of[dead_letters],
         before_max_ms=_number(configs[dead_letters], "message.timestamp.before.max.ms", FOR_EVER_MS),
         after_max_ms=_number(configs[dead_letters], "message.timestamp.after.max.ms", FOR_EVER_MS),
+        sample_bytes=bytes_of[sample] if sample else None,
+        summary_bytes=bytes_of[summaries] if summaries else None,
     )
 
 

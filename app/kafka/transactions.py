@@ -23,7 +23,7 @@ from app.errors import Aborted, BrokerRefused, DeliveryFailed, Fenced, InDoubt
 from app.kafka.client_config import DeliveryPolicy, Properties
 from app.kafka.outbox import Outbox, OutputTopics, new_producer
 from app.kafka.watchdog import CALL_MARGIN_S, Watchdog
-from app.ports import DeliveryObserver
+from app.ports import DeliveryObserver, Summaries
 from app.records import DeadLetter, Predictions, TopicPartition
 
 PURGE_ATTEMPTS, PURGE_S = 3, 0.2
@@ -55,8 +55,13 @@ class TransactionalSink:
         clock: Clock,
         watchdog: Watchdog,
         observer: DeliveryObserver,
+        summaries: Summaries | None = None,
     ) -> None:
-        """Starts no connection; `recovered` must say True before the first `deliver`."""
+        """Starts no connection; `recovered` must say True before the first `deliver`.
+
+        summaries: told of in each transaction, as its last records.
+        """
+        self._summaries = summaries
         self._properties, self._consumer, self._topics, self._policy = properties, consumer, topics, policy
         self._clock, self._watchdog, self._observer = clock, watchdog, observer
         self._log = structlog.get_logger().bind(transactional_id=policy.transactional_id)
@@ -160,8 +165,14 @@ class TransactionalSink:
         if self._begun_at is None and not offsets:
             return
         outbox = self._ready()
-        with self._translated():
-            self._begin(outbox)
+        try:
+            with self._translated():
+                self._begin(outbox)
+                if self._summaries is not None:
+                    outbox.put_summaries(self._summaries.to_commit(at_once=True))
+        except DeliveryFailed:
+            self.abandon()
+            raise
         partitions = [ClientPartition(*source, offset, note) for source, offset in offsets.items()]
         deadline = self._clock.monotonic() + within_s
         try:

@@ -202,6 +202,14 @@ TABLE = (
         "Records finished later than the objective allows.",
     ),
     MetricSpec(
+        "inference_requests_total", "counter", "requests", ("surface", "method", "code"),
+        "Requests answered online, by route or method and by status; 499 hung up before the answer.",
+    ),
+    MetricSpec(
+        "inference_request_seconds", "histogram", "seconds", ("surface", "method"),
+        "From a request's head to its answer.", _LATENCY_S,
+    ),
+    MetricSpec(
         "inference_worker_processes", "gauge", "processes", ("state",),
         "Of `worker.processes`: ready, not_ready, or waiting to be started again; absent with a single one.",
     ),
@@ -413,6 +421,20 @@ class PipelineObserver:
         for name, at in series:
             self._gauges[name].remove(at.topic, str(at.partition))
         self._exported -= series
+
+
+class RequestMetrics:
+    """Feeds what one online surface answers into the metrics. surface: rest or grpc."""
+
+    def __init__(self, metrics: Metrics, surface: str) -> None:
+        self._surface = surface
+        self._requests = metrics.counters["inference_requests_total"]
+        self._seconds = metrics.histograms["inference_request_seconds"]
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """A request was answered, or refused."""
+        self._requests.labels(self._surface, method, code).inc()
+        self._seconds.observe_one((self._surface, method), seconds)
 
 
 class ShadowMetrics:

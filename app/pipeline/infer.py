@@ -40,6 +40,7 @@ class Inference:
 
     fields: by prediction-schema field, (m,) or (m, k). rows: (m,) batch rows answered, in order.
     winner: (m,) index into `classes` of what was predicted, or None for a regression. confidence: (m,) or None.
+    probabilities: (m, len(classes)), or None where nothing has them all.
     """
 
     fields: dict[str, Array]
@@ -48,6 +49,7 @@ class Inference:
     classes: Sequence[str | int] = ()
     winner: Array | None = None
     confidence: Array | None = None
+    probabilities: Array | None = None
 
     @property
     def results(self) -> dict[str, int]:
@@ -66,6 +68,7 @@ class Inference:
             rows=self.rows[kept],
             winner=None if self.winner is None else self.winner[kept],
             confidence=None if self.confidence is None else self.confidence[kept],
+            probabilities=None if self.probabilities is None else self.probabilities[kept],
         )
 
 
@@ -75,6 +78,7 @@ class _Derived:
     classes: Sequence[str | int] = ()
     winner: Array | None = None
     confidence: Array | None = None
+    probabilities: Array | None = None
 
 
 def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) -> Inference:
@@ -101,7 +105,9 @@ def infer(model: Model, tensors: Tensors, rows: IntArray, policy: OutputPolicy) 
             _derive_class(spec, outputs[spec.name], derived)
         else:
             derived.fields |= dict.fromkeys(spec.fields, outputs[spec.name])
-    return Inference(derived.fields, rows, rejected, derived.classes, derived.winner, derived.confidence)
+    return Inference(
+        derived.fields, rows, rejected, derived.classes, derived.winner, derived.confidence, derived.probabilities
+    )
 
 
 def answers_of(model: Model, tensors: Tensors, rows: IntArray) -> tuple[dict[str, Array], IntArray, list[Rejection]]:
@@ -119,7 +125,7 @@ def constant_answer(outputs: Sequence[Output], values: Mapping[str, Constant], r
     """The same answer to every row, without a model. values: one for each field the outputs fill."""
     fields = {name: np.repeat(np.asarray(value)[None], len(rows), axis=0) for name, value in values.items()}
     quantities = {quantity: name for spec in outputs for name, quantity in spec.fields.items()}
-    confidence = quantities.get("confidence")
+    confidence, probabilities = quantities.get("confidence"), quantities.get("probabilities")
     label = values[quantities["class"]] if "class" in quantities else None
     return Inference(
         fields,
@@ -128,6 +134,7 @@ def constant_answer(outputs: Sequence[Output], values: Mapping[str, Constant], r
         classes=() if label is None else (str(label),),
         winner=None if label is None else np.zeros(len(rows), np.intp),
         confidence=None if confidence is None else fields[confidence],
+        probabilities=None if probabilities is None else fields[probabilities],
     )
 
 
@@ -234,3 +241,4 @@ def _derive_class(spec: ProbabilitiesOutput, output: Array, derived: _Derived) -
     }
     derived.fields |= {name: quantities[quantity]() for name, quantity in spec.fields.items()}
     derived.classes, derived.winner, derived.confidence = spec.classes, winner, confidence
+    derived.probabilities = output

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
+from app.answering.asking import Asking, FallbackPolicy, Reply
+from app.answering.lineup import Lineup
+from app.answering.parts import Part, part_of, parts_of
 from app.clock import Clock
 from app.errors import Reason, Stage
 from app.facts import BatchScored, Outcomes
 from app.pipeline.dead_letter import dead_letter_of
 from app.pipeline.decode import Decoder
 from app.pipeline.infer import Inference, OutputPolicy
+from app.pipeline.summary import LookedAt, SummedRows
 from app.records import (
     Batch,
     Columns,
@@ -25,8 +28,6 @@ from app.records import (
     Rejection,
     predictions_of,
 )
-from app.worker.asking import Asking, FallbackPolicy, Part, Reply
-from app.worker.lineup import Lane, Lineup
 
 MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
 
@@ -44,13 +45,14 @@ class ChainPolicy:
 class ScoredBatch:
     """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped.
 
-    outcomes: one for each version that answered.
+    outcomes: one for each version that answered. summed: what is to be added up of them, if it is.
     """
 
     predictions: Predictions
     dead_letters: list[DeadLetter]
     scored: BatchScored
     outcomes: tuple[Outcomes, ...]
+    summed: tuple[SummedRows, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class _Finished:
     rows: IntArray
     dead_letters: list[tuple[int, DeadLetter]]
     outcomes: Outcomes
+    summed: SummedRows | None
 
 
 class Chain:
@@ -118,9 +121,9 @@ class Chain:
         columns, rejected = self._decode(present, rows)
         choice = lineup.choose(batch.records)
         if choice is None:
-            parts: tuple[Part, ...] = (_part(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
+            parts: tuple[Part, ...] = (part_of(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
         else:
-            parts = _split(lineup.lanes, choice, columns, rejected, origin)
+            parts = parts_of(lineup.lanes, choice, columns, rejected, origin.timestamps_ms)
         return Prepared(batch, origin, parts, time.perf_counter() - started)
 
     def answer(self, prepared: Prepared) -> Answered:
@@ -148,6 +151,7 @@ class Chain:
                 runs=batch.runs,
             ),
             outcomes=tuple(part.outcomes for part in finished),
+            summed=tuple(part.summed for part in finished if part.summed is not None),
         )
 
     def _decode(self, values: list[bytes], rows: IntArray) -> tuple[Columns, list[Rejection]]:
@@ -158,12 +162,12 @@ class Chain:
 
     def _finish(self, reply: Reply, batch: Batch, origin: Origin) -> _Finished:
         part, inference, answerer = reply.part, reply.inference, reply.lane.answerer
-        rejected = inference.rejected
-        predictions = self._encode(batch, reply, inference, origin)
+        rejected, now_ms = inference.rejected, self._clock.now_ms()
+        predictions = self._encode(batch, reply, inference, origin, now_ms)
         while (too_large := predictions.sizes > self._policy.max_output_bytes).any():
             rejected = rejected + self._oversized(predictions.sizes[too_large], inference.rows[too_large])
             inference = inference.without(too_large)
-            predictions = self._encode(batch, reply, inference, origin)
+            predictions = self._encode(batch, reply, inference, origin, now_ms)
         blamed = [(item, part.lane.answerer.model) for item in part.rejected]
         blamed += [(item, answerer.model) for item in rejected]
         return _Finished(
@@ -181,13 +185,13 @@ class Chain:
                 confidence=inference.confidence,
                 answered_by=answerer.answered_by,
             ),
+            _summed(reply, inference, origin, now_ms),
         )
 
-    def _encode(self, batch: Batch, reply: Reply, inference: Inference, origin: Origin) -> Predictions:
+    def _encode(self, batch: Batch, reply: Reply, inference: Inference, origin: Origin, now_ms: int) -> Predictions:
         rows, lane = inference.rows, reply.lane
         if not len(rows):
             return predictions_of([], [], rows)
-        now_ms = self._clock.now_ms()
         values = lane.encoder.encode(reply.part.columns, inference.fields, rows, origin, lane.answerer, now_ms)
         records = batch.records
         chosen = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]
@@ -204,27 +208,23 @@ class Chain:
         ]  # fmt: skip
 
 
-def _part(lane: Lane, columns: Columns, rejected: list[Rejection], skipped: int, timestamps_ms: IntArray) -> Part:
-    features = lane.plan.apply(columns)
-    out = rejected + features.rejected
-    return Part(lane, columns, features.tensors, features.rows, out, skipped, timestamps_ms, features.failure)
-
-
-def _split(
-    lanes: Sequence[Lane], choice: IntArray, columns: Columns, rejected: list[Rejection], origin: Origin
-) -> tuple[Part, ...]:
-    """A part for each lane that has rows in this batch, whatever becomes of them."""
-    parts = []
-    for index, lane in enumerate(lanes):
-        chosen = choice == index
-        if not chosen.any():
-            continue
-        decoded = chosen[columns.rows]
-        its_columns = Columns(columns.table.filter(pa.array(decoded)), columns.rows[decoded])
-        its_rejected = [item for item in rejected if chosen[item.row]]
-        skipped = int(np.count_nonzero(chosen)) - len(its_columns.rows) - len(its_rejected)
-        parts.append(_part(lane, its_columns, its_rejected, skipped, origin.timestamps_ms[chosen]))
-    return tuple(parts)
+def _summed(reply: Reply, inference: Inference, origin: Origin, now_ms: int) -> SummedRows | None:
+    """inference: what was encoded at `now_ms`."""
+    plan, part = reply.lane.summary, reply.part
+    if plan is None:
+        return None
+    own_features = plan.with_features and reply.lane.version == part.lane.version
+    return SummedRows(
+        plan,
+        now_ms,
+        inference.rows,
+        origin.timestamps_ms[inference.rows],
+        inference.fields,
+        inference.classes,
+        inference.winner,
+        inference.confidence,
+        LookedAt(part.columns, part.tensors, part.rows) if own_features else None,
+    )
 
 
 def _in_batch_order(finished: Sequence[_Finished]) -> Predictions:

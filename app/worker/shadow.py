@@ -26,11 +26,11 @@ import pyarrow as pa
 import structlog
 
 from app import errors
+from app.answering.asking import Reply
 from app.clock import Clock
 from app.facts import ShadowCounted
 from app.ports import ShadowObserver
 from app.records import Origin, Record
-from app.worker.asking import Reply
 from app.worker.chain import Answered
 from app.worker.shadow_line import (
     MOST_REPORT_BYTES,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from app.answering.handled_inputs import HandledPlan
+from app.answering.handled_outputs import HandledOutputs
 from app.avro.codec import DatumWriter
 from app.clock import Clock
 from app.errors import AppError, ModelFailed, SchemaIncompatible
@@ -17,8 +19,6 @@ from app.pipeline.features import FeaturePlan
 from app.pipeline.infer import OutputPolicy, infer
 from app.ports import Model
 from app.records import Columns, IntArray, Rejection
-from app.worker.handled_inputs import HandledPlan
-from app.worker.handled_outputs import HandledOutputs
 from app.worker.shadow_line import (
     Compared,
     Frames,

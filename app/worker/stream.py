@@ -16,6 +16,7 @@ from threading import Event
 
 import structlog
 
+from app.answering.scoring import Scoring
 from app.clock import Clock
 from app.errors import DeadLetterFlood, DrainDeadline, InDoubt, SchemasPending, TransientError
 from app.facts import Committed, Outcomes
@@ -26,8 +27,8 @@ from app.ports import Observer, Sink, Source
 from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, source_of
 from app.worker.chain import Answered, Chain, Prepared, ScoredBatch
 from app.worker.pulse import PulseMeter
-from app.worker.scoring import Scoring
 from app.worker.shadow import Shadow
+from app.worker.summing import Summing
 
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
@@ -73,9 +74,10 @@ class StreamWorker:
         clock: Clock,
         observer: Observer,
         shadow: Shadow | None = None,
+        summing: Summing | None = None,
     ) -> None:
         self._source, self._sink, self._chain, self._scoring = source, sink, chain, scoring
-        self._shadow = shadow
+        self._shadow, self._summing = shadow, summing
         self._batcher, self._pace = batcher, pace
         self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
@@ -243,6 +245,8 @@ class StreamWorker:
         self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
         self._unsettled += scored.outcomes
+        if self._summing is not None:
+            self._summing.delivered(scored.summed)
         if self._shadow is not None and held.answered is not None:
             self._shadow.offer(held.answered)
         self._done = None
@@ -262,6 +266,8 @@ class StreamWorker:
         self._tracker.committed()
         self._flood.settled()
         self._pace.settled()
+        if self._summing is not None:
+            self._summing.settled()
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
@@ -360,6 +366,8 @@ class StreamWorker:
         self._tracker.forget(points)
         self._flood.undone()
         self._pace.undone()
+        if self._summing is not None:
+            self._summing.undone()
         self._unsettled.clear()
         self._next = self._asked = self._done = None
         for source, offset in points.items():

@@ -4,7 +4,7 @@ Kafka and Apicurio come from Maven Central. jgo writes downloads in place: an in
 jar that is taken for good ever after. Toxiproxy and the gateway that speaks S3 are built from their Go modules, with
 the toolchain that a wheel brings: there is no other way to them through package registries, and none that needs less
 on the machine. Redis is the machine's own if it has one, else an executable out of a jar that is on Maven Central for
-tests of other people's.
+tests of other people's. nginx is the machine's own too, else out of the distribution's package, without installing it.
 
 Every set is made in a staging directory and renamed when complete, under a lock: a set that exists is whole,
 however many processes asked for it at once.
@@ -91,6 +91,70 @@ def redis_executable() -> Path:
     if installed:
         return Path(installed)
     return _fetch_once(f"embedded-redis-{EMBEDDED_REDIS_VERSION}", _fetch_redis) / "redis-server"
+
+
+def nginx_executable() -> Path:
+    """Return nginx: the one on the path, else that of the Debian or Ubuntu package, 0.5 MB, fetched once.
+
+    Raises DownloadFailed; where there is no apt too, so that whoever needs it installs it.
+    """
+    installed = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if installed:
+        return Path(installed)
+    if shutil.which("apt-get") is None:
+        raise DownloadFailed("there is no nginx here, and no apt-get to fetch it with: install nginx")
+    return _fetch_once("nginx-debian", _fetch_nginx) / "nginx"
+
+
+def _fetch_nginx(target: Path) -> None:
+    """Unpack the executable of the package; its libraries are of those that every Debian has. Raises RuntimeError."""
+    work = target / "package"
+    (work / "lists" / "partial").mkdir(parents=True)
+    try:
+        _apt("download", "nginx", within=work)
+    except RuntimeError:  # an image without package lists: fetch some of our own, which takes no rights
+        own_lists = (f"Dir::State::Lists={work / 'lists'}", f"Dir::Cache={work}")
+        _apt("update", within=work, options=own_lists)
+        _apt("download", "nginx", within=work, options=own_lists)
+    (package,) = work.glob("nginx_*.deb")
+    _said(["dpkg", "-x", str(package), "tree"], within=work)
+    executable = work / "tree" / "usr" / "sbin" / "nginx"
+    _said([str(executable), "-v"], within=work)  # its libraries are there
+    executable.rename(target / "nginx")
+    shutil.rmtree(work)
+
+
+def _apt(*order: str, within: Path, options: tuple[str, ...] = ()) -> None:
+    _said(["apt-get", "-qq", *(part for option in options for part in ("-o", option)), *order], within=within)
+
+
+def _said(command: list[str], *, within: Path) -> None:
+    """Run a system tool. Raises RuntimeError with the end of what it said; OSError if there is none."""
+    done = subprocess.run(  # noqa: S603 - our own command line
+        command, cwd=within, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=_BUILD_TIMEOUT_S,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+
+
+def promtool() -> Path:
+    """Return Prometheus' checker of rules: the one on the path, else out of Debian's package, 19 MB, fetched once.
+
+    Raises DownloadFailed.
+    """
+    installed = shutil.which("promtool")
+    if installed:
+        return Path(installed)
+    return _fetch_once("prometheus-debian", _fetch_prometheus) / "usr" / "bin" / "promtool"
+
+
+def _fetch_prometheus(target: Path) -> None:
+    """Raises RuntimeError where there is no apt, or its lists do not have the package."""
+    _apt("download", "prometheus", within=target)
+    (package,) = target.glob("prometheus_*.deb")
+    _said(["dpkg", "-x", str(package), "."], within=target)
+    package.unlink()
 
 
 def _fetch_redis(target: Path) -> None:

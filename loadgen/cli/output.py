@@ -1,7 +1,7 @@
 """What the commands print: progress and words on standard error, results on standard output."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from loadgen.errors import LoadgenError
-from loadgen.report import sections, verdict_line, violation_lines
+from loadgen.online.load_report import load_line, load_sections
+from loadgen.report import Row, sections, verdict_line, violation_lines
 
 EXIT_FAILED = 1
 EXIT_NOT_RUN = 2
@@ -81,9 +82,33 @@ def show(page: dict[str, Any], *, as_json: bool) -> None:
     raise typer.Exit(EXIT_FAILED)
 
 
+def show_load(page: dict[str, Any], *, as_json: bool) -> None:
+    """Print the result of a load run, and leave with status 1 if it did not pass."""
+    load, console = page["load"], Console()
+    if as_json:
+        typer.echo(json.dumps(page, indent=2))
+    else:
+        _show_rows(console, load_sections(load))
+        colour = "green" if load["passed"] else "bold red"
+        console.print(f"[{colour}]{escape(load_line(load))}[/]", highlight=False, soft_wrap=True)
+    if load["passed"]:
+        return
+    if as_json:
+        Console(stderr=True).print(escape(load_line(load)), highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_FAILED)
+
+
 def _show_tables(page: dict[str, Any]) -> None:
     console = Console()
-    for heading, rows in sections(page):
+    _show_rows(console, sections(page))
+    colour = "green" if page["verified"] is None or page["verified"]["passed"] else "bold red"
+    console.print(f"[{colour}]{escape(verdict_line(page))}[/]", highlight=False)
+    for line in violation_lines(page):
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _show_rows(console: Console, found: Iterable[tuple[str, list[Row]]]) -> None:
+    for heading, rows in found:
         console.print(f"[bold]{escape(heading)}[/]", highlight=False)
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_column()
@@ -92,7 +117,3 @@ def _show_tables(page: dict[str, Any]) -> None:
             table.add_row(escape(name), escape(value))
         console.print(table)
         console.print()
-    colour = "green" if page["verified"] is None or page["verified"]["passed"] else "bold red"
-    console.print(f"[{colour}]{escape(verdict_line(page))}[/]", highlight=False)
-    for line in violation_lines(page):
-        console.print(escape(line), highlight=False, soft_wrap=True)

@@ -71,9 +71,9 @@ class Samples:
 
 
 class WorkerProcess:
-    """One `python -m app run`; module: another entry point with the same command line."""
+    """One `python -m app run`; module: another entry point with the same command line. command: instead of run."""
 
-    def __init__(self, settings, folder, *, module="app", **environment):
+    def __init__(self, settings, folder, *, module="app", command="run", **environment):
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("worker-*.yaml")))
         config = folder / f"worker-{number}.yaml"
@@ -81,7 +81,7 @@ class WorkerProcess:
         self._log = folder / f"worker-{number}.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, "run", "--config", config],
+                [sys.executable, "-m", module, command, "--config", config],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -89,8 +89,8 @@ def test_whole_batches_are_read_in_order(rows):
     assert rows_of(decoded.table) == [comparable(value) for value in events]
 
 
-def test_the_columnar_reader_takes_the_shipped_schemas_and_the_record_reader_what_it_cannot():
-    for path in SCHEMAS.rglob("*.avsc"):
+def test_the_columnar_reader_takes_what_streams_in_great_numbers_and_the_record_reader_what_it_cannot():
+    for path in set(SCHEMAS.rglob("*.avsc")) - set(SCHEMAS.glob("*_summary.avsc")):
         schema = schema_of(json.loads(path.read_text(encoding="utf-8")))
         assert isinstance(datum_reader(FRAMING, b"", schema, schema), ColumnarReader)
     for odd in ("bytes", {"type": "map", "values": "int"}, {"type": "fixed", "name": "F", "size": 3}, ["int"],

@@ -20,6 +20,7 @@ SETTINGS = {
     "pipelines": [{"name": "churn", "input_topics": ["in"], "output_topic": "out", "dead_letter_topic": "dead",
                    "model": "churn"}],
     "models": {"store": "file://nowhere"},
+    "audit": {"store": "file://nowhere/audit"},
     "log": {"level": "debug"},
 }  # fmt: skip
 

@@ -74,6 +74,25 @@ def test_a_download_that_keeps_failing_names_what_and_why(cache):
     assert not (cache / "thing").exists()
 
 
+def test_a_machine_without_nginx_and_without_apt_is_told_to_install_it(cache, monkeypatch):
+    monkeypatch.setattr(artifacts.shutil, "which", lambda name, path=None: None)
+
+    with pytest.raises(DownloadFailed, match="install nginx"):
+        artifacts.nginx_executable()
+
+
+def test_a_package_that_cannot_be_had_names_what_was_tried_and_leaves_nothing(cache, monkeypatch):
+    def refuses(*order, within, options=()):
+        raise RuntimeError(f"apt-get {order[0]}: no network")
+
+    monkeypatch.setattr(artifacts.shutil, "which", lambda name, path=None: "apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(artifacts, "_apt", refuses)
+
+    with pytest.raises(DownloadFailed, match=r"nginx-debian .* in 3 attempts: apt-get update: no network"):
+        artifacts.nginx_executable()
+    assert not (cache / "nginx-debian").exists()
+
+
 def test_a_build_that_cannot_fetch_its_sources_says_so_and_leaves_nothing(cache, monkeypatch):
     monkeypatch.setenv("GOPROXY", "off")
 

@@ -12,6 +12,9 @@ import pytest
 from fakes import FakeRecord, FakeSchemas, ManualClock
 from made_pages import canary_page, put, stable_page
 
+from app.answering.breaker import Breaker
+from app.answering.lineup import Lane
+from app.answering.rollout_follower import RolloutFollower
 from app.avro.codec import DatumWriter
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import reader_columns
@@ -23,10 +26,7 @@ from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
 from app.pipeline.features import FeaturePlan
 from app.records import Batch, origin_of
-from app.worker.breaker import Breaker
 from app.worker.chain import Chain, ChainPolicy
-from app.worker.lineup import Lane
-from app.worker.rollout_follower import RolloutFollower
 
 FRAMING = ConfluentFraming()
 EVENT = parse(json.dumps({"type": "record", "name": "Event", "fields": [{"name": "x", "type": "double"}]}))

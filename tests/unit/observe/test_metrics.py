@@ -56,6 +56,8 @@ CONTRACT = {
     "inference_records_past_slo_total": ("pipeline",),
     "inference_worker_processes": ("state",),
     "inference_process_restarts_total": ("slot",),
+    "inference_requests_total": ("surface", "method", "code"),
+    "inference_request_seconds": ("surface", "method"),
 }
 
 

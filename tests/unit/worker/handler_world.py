@@ -8,9 +8,9 @@ import numpy as np
 from made_pages import stable_page
 from small_pipeline import COLUMNS, SmallPipeline, model_of
 
+from app.answering.handler_start import handled
 from app.handler import Handler
 from app.worker.chain import ChainPolicy
-from app.worker.handler_start import handled
 
 MODULE = "made_handlers"
 BAD = 3.0  # the event that a handler here has trouble with

@@ -14,11 +14,11 @@ from made_pages import canary_page, stable_page
 from small_pipeline import COLUMNS, INPUTS, RETRY_S, SICK, event, model_of, read, tenths
 from test_shadow_scoring import WRITER, rows_of_numbers
 
+from app.answering.asking import FallbackPolicy
 from app.errors import HandlerFailed, HandlerInvalid, ModelFailed, OutputRefused, Reason, Stage
 from app.handler import Handler, RejectRows
 from app.pipeline.infer import OutputPolicy
 from app.specs import ProbabilitiesOutput, ValueOutput
-from app.worker.asking import FallbackPolicy
 from app.worker.chain import ChainPolicy
 from app.worker.shadow_scoring import ShadowScorer
 from app.worker.side_by_side import answer_of

@@ -5,9 +5,9 @@ import pytest
 from handler_world import BAD, Mute, Plain, odd, raising, start
 from small_pipeline import COLUMNS, SICK, model_of
 
+from app.answering.handler_start import handler_class
 from app.errors import HandlerInvalid, ModelFailed
 from app.handler import RejectRows
-from app.worker.handler_start import handler_class
 
 
 def refused(kind, match, **steps):

@@ -11,6 +11,7 @@ import yaml
 from fakes import FakeModel, giving
 
 from app import handler as promised
+from app.answering.handler_start import handled
 from app.avro.resolution import reader_columns
 from app.avro.schemas import SchemaDirectory
 from app.errors import HandlerInvalid, Reason, Stage
@@ -18,7 +19,6 @@ from app.pipeline.infer import OutputPolicy
 from app.records import Columns
 from app.settings import Pipeline
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput, ValueOutput
-from app.worker.handler_start import handled
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/HANDLERS.md").read_text()

@@ -4,8 +4,8 @@ import pytest
 from made_pages import canary_page
 from small_pipeline import RETRY_S, SICK, SmallPipeline, event, model_of, tenths
 
+from app.answering.asking import FallbackPolicy
 from app.errors import ModelFailed
-from app.worker.asking import FallbackPolicy
 from app.worker.chain import ChainPolicy
 
 

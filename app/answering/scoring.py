@@ -1,0 +1,119 @@
+"""Where the model is asked: at once when it answers quickly, else on a thread of its own.
+
+ONNX Runtime releases the interpreter lock, so while a model works on that thread the loop polls, decodes the next
+batch and encodes the last one. Handing a batch over costs more than that gains when the model is quick, and a slow
+one must never keep the consumer from polling: what is expected of the next question decides (docs/decisions/0001).
+One question at a time is inside.
+"""
+
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Generic, NamedTuple, TypeVar
+
+from app.clock import Clock
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+QUICK_S = 0.001  # longer than this and the model is asked on the thread
+# How many batches are one question, see `together`.
+MOST_TOGETHER = 4
+MOST_ROWS = 2048  # beyond that a question outgrows the processor's caches, and nothing is gained
+TOGETHER_S = 0.01  # what the model may take for them: a tenth of a commit interval
+
+
+class _Took(NamedTuple):
+    """The last question that had rows, and its time."""
+
+    rows: int
+    seconds: float
+
+
+class Scoring(Generic[Question, Answer]):
+    """Takes a question, gives back the answer, or what asking raised.
+
+    told: called on the thread when an answer has come there, for whoever cannot wait in `take`.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Question], Answer],
+        name: str,
+        clock: Clock,
+        most_together: int = MOST_TOGETHER,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._told = told
+        self._ask, self._name, self._clock, self._most_together = ask, name, clock, most_together
+        self._questions: SimpleQueue[tuple[int, Question, int] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
+        self._ticket = 0
+        self._inside = False
+        self._last: _Took | None = None  # nothing is known of the model: do not block the loop
+        self._thread: Thread | None = None
+        self._handed = self._done = 0  # to the thread, by it
+
+    def together(self, batch_rows: int) -> int:
+        """How many batches of so many rows may be one question: as many as the model answers in TOGETHER_S."""
+        most = min(self._most_together, MOST_ROWS // batch_rows)
+        return next((many for many in range(most, 1, -1) if self._expected_s(many * batch_rows) <= TOGETHER_S), 1)
+
+    def submit(self, question: Question, rows: int) -> None:
+        """Ask this, about so many rows; only when the last answer was taken or discarded."""
+        self._ticket += 1
+        self._inside = True
+        if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
+            self._work(self._ticket, question, rows)
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
+            self._thread.start()
+        self._handed += 1
+        self._questions.put((self._ticket, question, rows))
+
+    def take(self, timeout_s: float) -> Answer | None:
+        """The answer, or None if it is not there within `timeout_s`. Raises what asking raised."""
+        while self._inside:
+            try:
+                ticket, answer = self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait()
+            except Empty:
+                return None
+            if ticket != self._ticket:
+                continue  # discarded meanwhile
+            self._inside = False
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+        return None
+
+    def discard(self) -> None:
+        """Forget what is inside; its answer will never be taken."""
+        self._ticket += 1
+        self._inside = False
+
+    def close(self) -> None:
+        """End the thread after what is inside, if anything; does not wait for it."""
+        self._questions.put(None)
+
+    def _expected_s(self, rows: int) -> float:
+        """No less than a question of so many rows takes, if each row costs the same and none less than nothing."""
+        if self._last is None:
+            return float("inf")
+        return self._last.seconds * max(1.0, rows / self._last.rows)
+
+    def _run(self) -> None:
+        while (job := self._questions.get()) is not None:
+            self._work(*job)
+            self._done += 1
+            self._told()
+
+    def _work(self, ticket: int, question: Question, rows: int) -> None:
+        started = self._clock.monotonic()
+        try:
+            answer: Answer | BaseException = self._ask(question)
+        except BaseException as exc:  # noqa: BLE001 - raised again on the stream thread, by take()
+            answer = exc
+        if rows:
+            self._last = _Took(rows, self._clock.monotonic() - started)
+        self._answers.put((ticket, answer))

@@ -1,0 +1,30 @@
+"""Retention: the files of days that are too long ago are deleted, whole days at a time."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from app.audit.trail import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What was deleted, or would be. days: in order."""
+
+    pipeline: str
+    days: tuple[date, ...]
+    files: int
+    bytes: int
+
+
+def expire(trail: Trail, today: date, retention_days: int, *, dry_run: bool) -> Expired:
+    """Delete the days before the last `retention_days` ones, the oldest first; today is not counted among those.
+
+    No row is deleted before its time: a file holds no row of a later day than its own. A row that was late goes with
+    the day it arrived on.
+    """
+    before = today - timedelta(days=retention_days)
+    files = [file for file in trail.files() if file.day < before]
+    if not dry_run:
+        trail.forget(files)
+    days = tuple(sorted({file.day for file in files}))
+    return Expired(trail.pipeline, days, len(files), sum(file.size for file in files))

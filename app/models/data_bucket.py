@@ -1,0 +1,108 @@
+"""Files of rows in a bucket: read a range at a time, written whole and only once.
+
+Beside `objects.py`, which hides the same library for small objects that are compared and swapped.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from app.errors import BadSettings, NotReachable
+from app.models.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as the bucket lists it. state: changes with its content."""
+
+    name: str
+    size: int
+    state: str
+
+
+class DataBucket(Objects):
+    """The objects below a prefix of a bucket. Every call raises NotReachable, StoreRefused, ModelMissing as there."""
+
+    def stored(self) -> list[Stored]:
+        """All of them, by name."""
+        with self._telling(f"cannot list {self.url}"):
+            found = self._store.list().collect()
+        return sorted(
+            (Stored(item["path"], item["size"], item["e_tag"] or str(item["last_modified"])) for item in found),
+            key=lambda stored: stored.name,
+        )
+
+    def names(self) -> set[str]:
+        """Of all of them."""
+        return {stored.name for stored in self.stored()}
+
+    def open(self, name: str) -> pa.NativeFile:
+        """One of them, read as it is needed."""
+        with self._telling(f"cannot read {self.url}/{name}"):
+            try:
+                size = self._store.head(name)["size"]
+            except FileNotFoundError as exc:
+                raise BadSettings(f"there is no {self.url}/{name}") from exc
+        return pa.PythonFile(_Ranges(self, name, size), mode="r")
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes start to end - 1 of an object."""
+        with self._telling(f"cannot read {self.url}/{name}"):
+            return bytes(self._store.get_range(name, start=start, end=end))
+
+    def put_new(self, name: str, content: bytes | pa.Buffer) -> bool:
+        """Whole, in one request, or not at all; False, and nothing changed, if it exists."""
+        with self._telling(f"cannot write {self.url}/{name}"):
+            try:
+                self._store.put(name, bytes(content), mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def put_over(self, name: str, content: bytes | pa.Buffer) -> None:
+        """The same, in place of any there is."""
+        with self._telling(f"cannot write {self.url}/{name}"):
+            self._store.put(name, bytes(content), use_multipart=False)
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as exc:
+            raise self._translated(exc, what) from exc
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file that can be read and sought."""
+
+    def __init__(self, bucket: DataBucket, name: str, size: int) -> None:
+        super().__init__()
+        self._bucket, self._name, self._size, self._at = bucket, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        content = self._bucket.read_range(self._name, self._at, end)
+        if len(content) != end - self._at:
+            raise NotReachable(f"{self._bucket.url}/{self._name} broke off at byte {self._at + len(content)}")
+        self._at = end
+        return content

@@ -1,0 +1,75 @@
+"""Whether records that are there also come. Pure; the stream tells it what it sees.
+
+faust's consumer, its distribution to streams and its agents can each stop and say nothing. Offsets alone do not show
+it: transaction markers take offsets that no record ever has. So it is behind if the broker has more than was asked of
+it, or if the library has records that did not come out of it; and for too long is what is wrong.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _At:
+    """One partition. next_*: offsets. since_s: of the last change of any of them."""
+
+    end: int = 0
+    position: int = 0
+    next_fetched: int = 0
+    next_finished: int = 0
+    since_s: float = 0.0
+
+
+class Progress:
+    """By topic and partition of ours."""
+
+    def __init__(self, stalled_s: float) -> None:
+        self._stalled_s = stalled_s
+        self._at: dict[tuple[str, int], _At] = {}
+        self._changed: set[tuple[str, int]] = set()
+
+    def begin_anew(self) -> None:
+        """The assignment changed: nothing is known."""
+        self._at.clear()
+        self._changed.clear()
+
+    def fetched(self, topic: str, partition: int, offset: int) -> None:
+        """The library has a record, on its way to a stream."""
+        at = self._at.setdefault((topic, partition), _At())
+        at.next_fetched = offset + 1
+        self._changed.add((topic, partition))
+
+    def finished(self, topic: str, partition: int, offset: int) -> None:
+        """All of it is durable, up to this record."""
+        at = self._at.setdefault((topic, partition), _At())
+        at.next_finished = offset + 1
+        self._changed.add((topic, partition))
+
+    def look(self, topic: str, partition: int, end: int | None, position: int | None, now_s: float) -> None:
+        """What the consumer says: the end that may be read, and what it would ask for next."""
+        known = (topic, partition) in self._at
+        at = self._at.setdefault((topic, partition), _At(since_s=now_s))
+        end, position = end if end is not None else at.end, position if position is not None else at.position
+        moved = position != at.position or (topic, partition) in self._changed or not known
+        caught_up = at.end <= at.position and at.next_finished >= at.next_fetched
+        if moved or caught_up:
+            at.since_s = now_s
+        at.end, at.position = end, position
+        self._changed.discard((topic, partition))
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records between what is durable and the end; markers count until a record follows them."""
+        return {
+            where: max(0, at.end - (at.position if at.next_finished >= at.next_fetched else at.next_finished))
+            for where, at in self._at.items()
+        }
+
+    def wrong(self, now_s: float) -> str | None:
+        """What has not moved for too long, or None."""
+        for (topic, partition), at in self._at.items():
+            behind = at.end > at.position or at.next_fetched > at.next_finished
+            if behind and now_s - at.since_s > self._stalled_s:
+                return (
+                    f"{topic} {partition} has not moved for {now_s - at.since_s:.0f} s: finished up to "
+                    f"{at.next_finished}, fetched up to {at.next_fetched}, asked up to {at.position}, of {at.end}"
+                )
+        return None

@@ -1,0 +1,180 @@
+"""The monitor's metrics: one table, as the worker's. Gauges are of the last complete window, or of the outcome window.
+
+A series goes when what it tells of goes: a version that nothing predicts with any more, a partition that another
+instance has. Names of classes and features come from manifests, so there are few.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from app.observe.metrics import MetricSpec
+
+_VERSION = ("pipeline", "model", "version")
+_FEATURE = (*_VERSION, "feature")
+
+MONITOR_TABLE = (
+    MetricSpec(
+        "inference_judged_rows_total",
+        "counter",
+        "rows",
+        (*_VERSION, "result"),
+        "Sampled predictions, a shadow's too, whose outcome became known to this process: right or wrong. What "
+        "`models rollout watch` decides on.",
+    ),
+    MetricSpec(
+        "inference_monitor_predictions",
+        "gauge",
+        "predictions",
+        _VERSION,
+        "Predictions that summaries told of since the monitor's group began, each counted once.",
+    ),
+    MetricSpec("inference_window_predictions", "gauge", "predictions", _VERSION, "In the last complete window."),
+    MetricSpec(
+        "inference_window_end_seconds", "gauge", "seconds", _VERSION, "Since the epoch: the last complete window's end."
+    ),
+    MetricSpec("inference_class_share", "gauge", "share", (*_VERSION, "class"), "Of the window's predictions."),
+    MetricSpec("inference_mean_confidence", "gauge", "share", _VERSION, "Of the window's predictions."),
+    MetricSpec(
+        "inference_low_confidence_share",
+        "gauge",
+        "share",
+        _VERSION,
+        "Of the window's predictions, those below pipelines[].monitoring.low_confidence.",
+    ),
+    MetricSpec(
+        "inference_window_latency_seconds",
+        "gauge",
+        "seconds",
+        (*_VERSION, "quantile"),
+        "From an event's timestamp to its prediction; the upper bound of the bin.",
+    ),
+    MetricSpec(
+        "inference_feature_drifted",
+        "gauge",
+        "1",
+        _FEATURE,
+        "1 if the window's values are not as in training; absent while there are too few rows to judge.",
+    ),
+    MetricSpec("inference_feature_psi", "gauge", "1", _FEATURE, "Population stability index against training."),
+    MetricSpec("inference_feature_ks", "gauge", "share", _FEATURE, "Kolmogorov-Smirnov distance to training, binned."),
+    MetricSpec(
+        "inference_feature_mean_shift",
+        "gauge",
+        "1",
+        _FEATURE,
+        "Of the mean from training's, in standard deviations of the training data.",
+    ),
+    MetricSpec("inference_feature_std", "gauge", "1", _FEATURE, "Standard deviation, in the feature's unit."),
+    MetricSpec("inference_feature_missing_share", "gauge", "share", _FEATURE, "Rows without a value."),
+    MetricSpec("inference_feature_unknown_share", "gauge", "share", _FEATURE, "Rows with a category not in training."),
+    MetricSpec("inference_feature_outside_share", "gauge", "share", _FEATURE, "Values beyond all of training's."),
+    MetricSpec("inference_outcomes", "gauge", "rows", _VERSION, "Predictions judged, in the outcome window."),
+    MetricSpec(
+        "inference_accuracy",
+        "gauge",
+        "share",
+        (*_VERSION, "bound"),
+        "Right answers of those judged: value, and low and high of its 95 % interval.",
+    ),
+    MetricSpec("inference_log_loss", "gauge", "1", _VERSION, "Of those judged."),
+    MetricSpec("inference_auc", "gauge", "share", _VERSION, "Of those judged, two classes; within half a bin's ties."),
+    MetricSpec("inference_calibration_error", "gauge", "share", _VERSION, "Expected calibration error, ten bins."),
+    MetricSpec(
+        "inference_outcome_sample_share",
+        "gauge",
+        "share",
+        ("pipeline",),
+        "Of the keys, those in the sample that outcomes are joined with.",
+    ),
+    MetricSpec(
+        "inference_monitor_outcomes_total",
+        "counter",
+        "records",
+        ("pipeline", "result"),
+        "Sampled predictions, comparisons and outcomes: paired, pending (waiting for the other), duplicate, "
+        "contradicting (a second, other outcome), late, or unmatched (a prediction forgotten without outcome).",
+    ),
+    MetricSpec(
+        "inference_monitor_summaries_total",
+        "counter",
+        "summaries",
+        ("topic", "result"),
+        "Summaries read: taken, or late (their window is no longer kept; only the total counts them).",
+    ),
+    MetricSpec(
+        "inference_monitor_rejected_total",
+        "counter",
+        "records",
+        ("topic", "reason"),
+        "Records that could not be used, by reason as in dead letters.",
+    ),
+    MetricSpec(
+        "inference_monitor_lag_records",
+        "gauge",
+        "records",
+        ("topic", "partition"),
+        "What the monitor has not taken in, of its partitions; transaction markers at the end may count.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One sample of a gauge."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+class MonitorMetrics:
+    """Any thread may show, count and ask."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._showing: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+        for spec in MONITOR_TABLE:
+            if spec.kind == "counter":
+                self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
+            else:
+                self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def count(self, name: str, labels: Mapping[str, str], by: int) -> None:
+        """Count `by` more."""
+        if by:
+            self._counters[name].labels(**labels).inc(by)
+
+    def show(self, group: str, samples: Iterable[Shown]) -> None:
+        """Show these in the place of what the group showed before: what is not among them is gone."""
+        now: set[tuple[str, tuple[str, ...]]] = set()
+        for sample in samples:
+            self._gauges[sample.name].labels(*sample.labels).set(sample.value)
+            now.add((sample.name, sample.labels))
+        for name, labels in self._showing.get(group, set()) - now:
+            self._gauges[name].remove(*labels)
+        self._showing[group] = now
+
+
+def monitor_metrics_page() -> str:
+    """The monitor's part of docs/METRICS.md, generated from the table."""
+    lines = [
+        "## The monitor",
+        "",
+        "Of `inference-worker monitor`, from `app/observe/monitor_metrics.py`. Gauges of versions are of the last",
+        "complete window, or of the outcome window; they go with what they tell of.",
+        "",
+        "| name | type | unit | labels | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for spec in MONITOR_TABLE:
+        labels = ", ".join(f"`{label}`" for label in spec.labels)
+        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
+    return "\n".join([*lines, ""])

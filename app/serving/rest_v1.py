@@ -1,0 +1,126 @@
+"""TensorFlow Serving's REST API, version 1, see https://www.tensorflow.org/tfx/serving/api_rest.
+
+Row format (`instances`) and column format (`inputs`), with and without a version; status and metadata. A request is
+answered whole or not at all, errors are `{"error": …}`. A list `keys` beside the rows is ours: what rollouts choose by.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from app.answering.answers import Answers
+from app.serving.core import InForce, OnlineCore, Question
+from app.serving.refusals import BadRequest, NotFound
+from app.serving.rest_calls import Call, json_response
+from app.serving.rest_pages import question_of, refusal_of
+from app.serving.rest_plain import Served
+from app.serving.tensors import metadata_of, tensors_of
+
+DTYPES = {"INT64": "DT_INT64", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", "BYTES": "DT_STRING"}
+
+
+class V1Endpoints:
+    """Behaviours for `rest_calls.Calls`. models: by name."""
+
+    def __init__(self, models: Mapping[str, Served]) -> None:
+        self._models = models
+
+    async def predict(self, call: Call) -> Response:
+        """`:predict`."""
+        core, version = self._asked(call)
+        page = await call.json(core)
+        extra = page.keys() - {"signature_name", "instances", "inputs", "keys"}
+        if extra or ("instances" in page) == ("inputs" in page):
+            found = ", ".join(sorted(page))[:200] or "nothing"
+            raise BadRequest(f"expected instances or inputs, one of the two, found {found}")
+        by_row = "instances" in page
+        rows = _rows(page["instances"]) if by_row else _columns_as_rows(page["inputs"])
+        answers = await call.ask(core, _question(rows, page.get("keys"), version, call.within_s))
+        if answers.rejected:
+            raise refusal_of(answers, "instances" if by_row else "inputs")
+        return json_response({"predictions": _by_row(answers)} if by_row else {"outputs": tensors_of(answers)})
+
+    async def status(self, call: Call) -> Response:
+        """Versions that answer."""
+        core, wanted = self._asked(call)
+        lanes = core.in_force.lineup.lanes
+        versions = [version for version in dict.fromkeys(lane.version for lane in lanes) if wanted in {None, version}]
+        if not versions:
+            raise NotFound(f"Could not find version {wanted} of model {core.model}")
+        fine = {"error_code": "OK", "error_message": ""}
+        states = [{"version": version, "state": "AVAILABLE", "status": fine} for version in versions]
+        return json_response({"model_version_status": states})
+
+    async def metadata(self, call: Call) -> Response:
+        """What it takes and gives."""
+        core, version = self._asked(call)
+        in_force = core.in_force
+        stable = in_force.lineup.lanes[0].version
+        page = {
+            "model_spec": {"name": core.model, "signature_name": "", "version": version or stable},
+            "metadata": {"signature_def": {"signature_def": {"serving_default": _signature(in_force)}}},
+        }
+        return json_response(page)
+
+    def _asked(self, call: Call) -> tuple[OnlineCore, str | None]:
+        """The model and the version that the path names. Raises NotFound."""
+        name = call.request.path_params["model"]
+        if name not in self._models:
+            raise NotFound(f"Servable not found for request: Latest({name[:100]})")
+        return self._models[name].core, call.request.path_params.get("version")
+
+
+def _rows(given: object) -> list[object]:
+    if not isinstance(given, list):
+        raise BadRequest("instances: expected a list", field="instances")
+    return given
+
+
+def _columns_as_rows(given: object) -> list[object]:
+    """`inputs`: a list of rows, or an object of columns that are equally long."""
+    if isinstance(given, list):
+        return given
+    if not isinstance(given, dict) or not given or not all(isinstance(column, list) for column in given.values()):
+        raise BadRequest("inputs: expected a list of rows, or an object of lists", field="inputs")
+    if len({len(column) for column in given.values()}) > 1:
+        raise BadRequest("inputs: the lists differ in length", field="inputs")
+    if list(given) == ["features"]:
+        return list(given["features"])
+    return [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
+
+
+def _question(rows: list[object], keys: object, version: str | None, within_s: float) -> Question:
+    if keys is not None and (not isinstance(keys, list) or len(keys) != len(rows)):
+        raise BadRequest("keys: expected a list, one for each row", field="keys")
+    # a model of one number takes bare numbers, as TensorFlow's own do
+    bare = bool(rows) and all(isinstance(row, int | float) for row in rows)
+    return question_of([[row] for row in rows] if bare else rows, keys, version, within_s, where="instances")
+
+
+def _by_row(answers: Answers) -> list[dict[str, Any]]:
+    columns = {
+        name: column.tolist() if column.dtype.kind in "US" else column for name, column in tensors_of(answers).items()
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _signature(in_force: InForce) -> dict[str, object]:
+    inputs, outputs = metadata_of(in_force)
+
+    def described(tensors: list[dict[str, Any]]) -> dict[str, object]:
+        return {
+            tensor["name"]: {
+                "dtype": DTYPES[tensor["datatype"]],
+                "tensor_shape": {"dim": [{"size": str(size), "name": ""} for size in tensor["shape"]],
+                                 "unknown_rank": False},
+                "name": tensor["name"],
+            }
+            for tensor in tensors
+        }  # fmt: skip
+
+    return {
+        "inputs": described([tensor for tensor in inputs if tensor["name"] != "key"]),
+        "outputs": described(outputs),
+        "method_name": "tensorflow/serving/predict",
+    }

@@ -1,0 +1,89 @@
+"""Part files appear whole or not at all, and never take the place of one another."""
+
+import os
+import threading
+
+import pytest
+
+from app.errors import BadSettings, NotReachable
+from app.scoring.local_folder import LocalFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return LocalFolder(tmp_path / "out")
+
+
+def test_what_is_created_can_be_read_and_is_listed(folder):
+    assert folder.create("part-0", b"one")
+    assert folder.create("_done/0", b"{}")
+    assert folder.read("part-0") == b"one"
+    assert folder.names() == {"part-0", "_done/0"}
+
+
+def test_nothing_is_there_before_the_first_file(folder, tmp_path):
+    assert folder.names() == set()
+    assert folder.read("part-0") is None
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_file_of_a_name_changes_nothing(folder):
+    assert folder.create("part-0", b"one")
+    assert not folder.create("part-0", b"two")
+    assert folder.read("part-0") == b"one"
+
+
+def test_of_many_at_the_same_time_one_creates_the_file(folder):
+    gate, won = threading.Barrier(8), []
+
+    def create(number):
+        gate.wait()
+        if folder.create("part-0", b"%d" % number * 1000):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = won
+    assert folder.read("part-0") == b"%d" % winner * 1000
+
+
+def test_put_replaces(folder):
+    folder.put("side", b"one")
+    folder.put("side", b"two")
+    assert folder.read("side") == b"two"
+
+
+def test_what_a_killed_writer_left_is_not_listed_and_goes(folder, tmp_path):
+    folder.create("part-0", b"one")
+    left = tmp_path / "out/_tmp/draft"
+    left.write_bytes(b"half")
+    assert folder.names() == {"part-0"}
+    folder.tidy()
+    assert not left.exists()
+    assert folder.create("part-1", b"two")
+
+
+def test_nothing_is_left_aside_when_a_file_is_there(folder, tmp_path):
+    folder.create("part-0", b"one")
+    folder.create("part-0", b"two")
+    folder.put("side", b"one")
+    assert list((tmp_path / "out/_tmp").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(BadSettings, match="is a file"):
+        LocalFolder(tmp_path / "out")
+
+
+def test_a_disk_that_is_full_is_an_error_by_name_and_leaves_no_file(folder, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NotReachable, match=r"part-0: No space left on device"):
+        folder.create("part-0", b"one")
+    assert folder.names() == set()

@@ -1,0 +1,411 @@
+"""Concurrent requests share batches, and each gets what the stream would have answered to its rows."""
+
+import asyncio
+from threading import Event
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_pages import ab_page, canary_page, stable_page
+from online_world import OnlineWorld, rounds, run
+from small_pipeline import SICK, SmallPipeline, event, model_of, read, tenths
+
+from app.answering.asking import FallbackPolicy
+from app.errors import ModelFailed, Reason
+from app.serving.core import Question
+from app.serving.refusals import BadRequest, Expired, NotFound, NotServing, Overloaded
+
+
+def rows(*numbers):
+    return Question(instances=[{"id": "e", "x": x} for x in numbers])
+
+
+def vectors(*numbers):
+    return Question(vectors=[[x] for x in numbers])
+
+
+def probabilities(answers):
+    return answers.probabilities[:, 1].astype(float).round(6).tolist()
+
+
+def test_a_row_gets_its_class_its_probabilities_and_who_answered():
+    answers = run(OnlineWorld().core.ask(rows(7.0, 2.0)))
+    assert answers.predictions.tolist() == [1, 0]
+    np.testing.assert_allclose(answers.probabilities, [[0.3, 0.7], [0.8, 0.2]], atol=1e-6)
+    np.testing.assert_allclose(answers.confidence, [0.7, 0.8], atol=1e-6)
+    source = answers.source_of(1)
+    assert (source.model, source.version, source.part, source.revision) == ("churn", "7", "stable", 1)
+    assert not answers.rejected
+
+
+def test_a_lone_request_does_not_wait():
+    world = OnlineWorld(max_wait_s=3600.0)
+    run(world.core.ask(rows(1.0)))  # the clock stands still: nobody could have waited
+    assert world.sizes == [1]
+
+
+def test_requests_at_the_same_time_are_one_batch_and_each_has_its_own_rows():
+    world = OnlineWorld()
+
+    async def at_once():
+        return await asyncio.gather(*(world.core.ask(rows(x, 8.0 - x)) for x in (1.0, 2.0, 3.0)))
+
+    assert [probabilities(answers) for answers in run(at_once())] == [[0.1, 0.7], [0.2, 0.6], [0.3, 0.5]]
+    assert world.sizes == [6]
+    assert len(world.models[0].seen) == 1
+
+
+def test_rows_by_name_and_rows_by_position_share_a_batch():
+    world = OnlineWorld()
+
+    async def at_once():
+        asked = (rows(1.0), vectors(2.0), rows(3.0), vectors(4.0, 5.0))
+        return await asyncio.gather(*map(world.core.ask, asked))
+
+    assert [probabilities(answers) for answers in run(at_once())] == [[0.1], [0.2], [0.3], [0.4, 0.5]]
+    assert world.sizes == [5]
+
+
+def test_an_array_is_as_good_as_lists():
+    answers = run(OnlineWorld().core.ask(Question(vectors=np.array([[1.0], [2.0]]))))
+    assert probabilities(answers) == [0.1, 0.2]
+
+
+def test_who_is_on_the_way_is_waited_for_until_they_are_there():
+    world = OnlineWorld(max_wait_s=3600.0)
+
+    async def slowly():
+        with world.core.coming():
+            await rounds(20)
+        return await world.core.ask(rows(2.0))
+
+    async def two():
+        second = asyncio.ensure_future(slowly())
+        await rounds()
+        await asyncio.gather(world.core.ask(rows(1.0)), second)
+
+    run(two())
+    assert world.sizes == [2]
+
+
+def test_who_turns_back_on_the_way_is_not_waited_for_any_longer():
+    world = OnlineWorld(max_wait_s=3600.0)
+
+    async def alone_after_all():
+        with world.core.coming():
+            first = asyncio.ensure_future(world.core.ask(rows(1.0)))
+            await rounds()
+        return await first
+
+    assert probabilities(run(alone_after_all())) == [0.1]
+
+
+def test_nobody_is_waited_for_longer_than_allowed():
+    world = OnlineWorld(max_wait_s=0.001)
+
+    async def while_one_never_comes():
+        with world.core.coming():
+            first = asyncio.ensure_future(world.core.ask(rows(1.0)))
+            await rounds()
+            assert not first.done()
+            world.clock.advance(0.001)
+            return await first
+
+    assert probabilities(run(while_one_never_comes())) == [0.1]
+
+
+def test_a_request_larger_than_a_batch_is_answered_in_one_piece():
+    world = OnlineWorld(max_rows=4)
+    answers = run(world.core.ask(rows(*range(10))))
+    assert probabilities(answers) == [x / 10 for x in range(9)] + [pytest.approx(float("nan"), nan_ok=True)]
+    assert world.sizes == [4, 4, 2]
+    assert [(row, why.reason) for row, why in answers.rejected.items()] == [(9, Reason.BAD_OUTPUT)]
+
+
+def test_a_bad_row_is_refused_alone_by_name_and_its_neighbours_are_answered():
+    world = OnlineWorld()
+
+    async def at_once():
+        bad = Question(instances=[{"x": 1.0}, {"x": 11.0}, {"x": "1"}, {"y": 1}, {}, 5])
+        return await asyncio.gather(world.core.ask(bad), world.core.ask(rows(2.0, SICK)))
+
+    bad, good = run(at_once())
+    assert {row: (why.row, why.reason, why.message) for row, why in bad.rejected.items()} == {
+        1: (1, Reason.OUT_OF_RANGE, "x is 11, allowed 0 to 10"),
+        2: (2, Reason.BAD_SHAPE, "x is '1', expected a number"),
+        3: (3, Reason.BAD_SHAPE, "y is no field of the events, which have id, x"),
+        4: (4, Reason.MISSING_VALUE, "x is missing"),
+        5: (5, Reason.BAD_SHAPE, "features is 5, expected an object with fields"),
+    }
+    assert probabilities(bad)[0] == 0.1
+    assert probabilities(good)[0] == 0.2
+    assert [(row, why.reason) for row, why in good.rejected.items()] == [(1, Reason.BAD_OUTPUT)]
+
+
+def test_a_request_of_bad_rows_alone_is_answered_with_their_reasons():
+    answers = run(OnlineWorld().core.ask(rows(11.0, -1.0)))
+    assert list(answers.rejected) == [0, 1]
+    assert len(answers) == 2
+
+
+def test_no_rows_have_no_answers():
+    world = OnlineWorld()
+    assert len(run(world.core.ask(Question(instances=[])))) == 0
+    assert world.sizes == []
+
+
+KEYS = st.lists(st.none() | st.text(max_size=4), min_size=1, max_size=12)
+PAGES = st.sampled_from(
+    [
+        stable_page("7"),
+        canary_page("7", "8", 50, 3),
+        ab_page("7", {"left": ("8", 1), "right": ("9", 3)}, 4),
+    ]
+)
+
+
+@given(KEYS, PAGES, st.integers(1, 5))
+def test_the_same_key_and_features_get_the_same_answer_as_in_the_stream(keys, page, max_rows):
+    models = [model_of(version, lambda tensors, by=by: tenths({"X": tensors["X"] * by})) for version, by in
+              (("7", 1.0), ("8", 0.5), ("9", 0.25))]  # fmt: skip
+    stream = SmallPipeline(*models, page=page)
+    events = [event(float(i % 9), i, key=None if key is None else key.encode()) for i, key in enumerate(keys)]
+    streamed = read(stream.score(events).predictions.values)
+
+    world = OnlineWorld(*models, page=page, max_rows=max_rows)
+
+    async def one_by_one_at_once():
+        asked = (Question(instances=[{"x": float(i % 9)}], keys=[key]) for i, key in enumerate(keys))
+        return await asyncio.gather(*map(world.core.ask, asked))
+
+    alone = run(one_by_one_at_once())
+    together = run(world.core.ask(Question(vectors=[[i % 9] for i in range(len(keys))], keys=keys)))
+    for i, prediction in enumerate(streamed):
+        for answers, row in ((alone[i], 0), (together, i)):
+            source = answers.source_of(row)
+            expected = (prediction["model_version"], prediction["answered_by"], prediction["rollout_revision"])
+            assert (source.version, source.part, source.revision) == expected
+            assert answers.predictions[row] == prediction["label"]
+            assert answers.probabilities[row, 1] == prediction["p"]
+
+
+def test_a_version_can_be_asked_for_by_name_whatever_the_rollout_says():
+    world = OnlineWorld(model_of("7"), model_of("8"), page=canary_page("7", "8", 1, 3))
+    answers = run(world.core.ask(Question(vectors=[[1.0], [2.0]], version="8")))
+    assert {answers.source_of(row).version for row in (0, 1)} == {"8"}
+
+
+def test_a_version_that_goes_while_it_is_waited_for_answers_nothing_else():
+    world = OnlineWorld(model_of("7"), model_of("8"), page=canary_page("7", "8", 1, 3), max_wait_s=60.0)
+
+    async def too_late():
+        with world.core.coming():
+            asked = asyncio.ensure_future(world.core.ask(Question(vectors=[[1.0]], version="8")))
+            other = asyncio.ensure_future(world.core.ask(vectors(2.0)))
+            await rounds()
+            world.use(stable_page("7", 4))
+        with pytest.raises(NotFound, match="version '8' is not answering; answering: 7"):
+            await asked
+        return await other
+
+    assert probabilities(run(too_late())) == [0.2]
+
+
+def test_who_gives_up_leaves_the_batch_before_it_is_asked_about():
+    world = OnlineWorld(max_wait_s=3600.0)
+
+    async def one_of_two():
+        with world.core.coming():
+            asked = [asyncio.ensure_future(world.core.ask(rows(x, x))) for x in (1.0, 2.0)]
+            await rounds()
+            asked[0].cancel()
+            await rounds()
+        return await asked[1]
+
+    assert probabilities(run(one_of_two())) == [0.2, 0.2]
+    assert world.sizes == [2]
+
+
+def test_whose_time_is_over_leaves_the_batch_before_it_is_asked_about():
+    world = OnlineWorld(max_wait_s=3600.0)
+
+    async def one_of_two():
+        with world.core.coming():
+            late = asyncio.ensure_future(world.core.ask(Question(vectors=[[1.0]], within_s=10.0)))
+            other = asyncio.ensure_future(world.core.ask(vectors(2.0)))
+            await rounds()
+            world.clock.advance(10.0)
+        with pytest.raises(Expired):
+            await late
+        return await other
+
+    assert probabilities(run(one_of_two())) == [0.2]
+    assert world.sizes == [1]
+
+
+def test_time_also_passes_for_who_waits_while_a_slow_model_is_asked():
+    release = Event()
+
+    def slow(tensors):
+        assert release.wait(20)
+        return tenths(tensors)
+
+    world = OnlineWorld(model_of("7", slow))
+
+    async def second_waits():
+        first = asyncio.ensure_future(world.core.ask(vectors(1.0)))
+        await rounds()
+        with pytest.raises(Expired):
+            await world.core.ask(Question(vectors=[[2.0]], within_s=0.01))
+        release.set()
+        return await first
+
+    assert probabilities(run(second_waits())) == [0.1]
+    assert world.sizes == [1]
+
+
+def test_while_a_slow_model_is_asked_the_next_batch_fills():
+    release = Event()
+
+    def slow(tensors):
+        assert release.wait(20)
+        return tenths(tensors)
+
+    world = OnlineWorld(model_of("7", slow))
+
+    async def many():
+        first = asyncio.ensure_future(world.core.ask(vectors(1.0)))
+        await rounds()
+        others = [asyncio.ensure_future(world.core.ask(vectors(float(x)))) for x in range(2, 9)]
+        await rounds()
+        release.set()
+        return await asyncio.gather(first, *others)
+
+    assert [probabilities(answers) for answers in run(many())] == [[x / 10] for x in range(1, 9)]
+    assert world.sizes == [1, 7]
+
+
+def test_more_than_may_wait_is_refused_with_when_to_come_back():
+    world = OnlineWorld(most_waiting_rows=3, max_wait_s=3600.0)
+
+    async def crowd():
+        with world.core.coming():
+            waiting = asyncio.ensure_future(world.core.ask(rows(1.0, 2.0, 3.0)))
+            await rounds()
+            with pytest.raises(Overloaded, match="3 rows are waiting, at most 3 may") as refusal:
+                await world.core.ask(rows(4.0))
+        await waiting
+        return refusal.value.retry_after_s, await world.core.ask(rows(4.0))
+
+    retry_after_s, answers = run(crowd())
+    assert retry_after_s > 0
+    assert probabilities(answers) == [0.4]
+
+
+@pytest.mark.parametrize(
+    ("question", "refusal", "message"),
+    [
+        (Question(), BadRequest, "a question has instances or vectors, one of the two"),
+        (Question(instances=[{}], vectors=[[1]]), BadRequest, "a question has instances or vectors, one of the two"),
+        (Question(vectors=[[1.0]], keys=["a", "b"]), BadRequest, "keys has 2 entries for 1 rows"),
+        (Question(vectors=[[1.0]] * 11), BadRequest, "11 rows in one request, at most 10 are taken"),
+        (Question(vectors=[[1.0]], version="9"), NotFound, "version '9' is not answering; answering: 7"),
+        (Question(vectors=[[1.0]], within_s=0.0), Expired, "over before it began"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_refused_by_name(question, refusal, message):
+    world = OnlineWorld(most_request_rows=10)
+    with pytest.raises(refusal, match=message):
+        run(world.core.ask(question))
+    assert world.sizes == []
+
+
+def test_nothing_is_answered_before_a_version_is_there():
+    world = OnlineWorld()
+    world.core._in_force = None
+    assert not world.core.ready
+    with pytest.raises(NotServing, match="model 'churn' is not ready"):
+        run(world.core.ask(rows(1.0)))
+
+
+def test_a_model_at_fault_is_told_to_everybody_in_its_batch_and_asked_again_later():
+    model = model_of("7")
+    world = OnlineWorld(model)
+
+    def broken(_tensors):
+        raise ModelFailed("broken")
+
+    async def then_mended():
+        model.answer, model.at_fault = broken, True
+        failed = await asyncio.gather(world.core.ask(rows(1.0)), world.core.ask(rows(2.0)), return_exceptions=True)
+        model.answer, model.at_fault = tenths, False
+        world.clock.advance(3600.0)
+        return failed, await world.core.ask(rows(3.0))
+
+    failed, answers = run(then_mended())
+    assert [type(exc) for exc in failed] == [ModelFailed, ModelFailed]
+    assert probabilities(answers) == [0.3]
+
+
+def test_stable_answers_for_a_canary_that_fails():
+    def broken(_tensors):
+        raise ModelFailed("broken")
+
+    canary = model_of("8", broken)
+    canary.at_fault = True
+    world = OnlineWorld(model_of("7"), canary, page=canary_page("7", "8", 100, 3), fallback=FallbackPolicy())
+    answers = run(world.core.ask(Question(vectors=[[1.0]], keys=["k"])))
+    assert (answers.source_of(0).version, answers.source_of(0).part) == ("7", "fallback")
+
+
+def test_what_is_there_is_answered_before_the_end_and_nothing_is_taken_any_more():
+    world = OnlineWorld(max_wait_s=3600.0)
+
+    async def end():
+        with world.core.coming():
+            waiting = asyncio.ensure_future(world.core.ask(rows(1.0)))
+            await rounds()
+            await world.core.drain(10.0)
+        with pytest.raises(NotServing, match="about to end"):
+            await world.core.ask(rows(2.0))
+        return await waiting
+
+    assert probabilities(run(end())) == [0.1]
+
+
+def test_a_new_page_answers_from_the_next_batch_on():
+    world = OnlineWorld(model_of("7"), model_of("8"))
+    assert run(world.core.ask(rows(1.0))).source_of(0).version == "7"
+    world.use(stable_page("8", 2))
+    assert run(world.core.ask(rows(1.0))).source_of(0).version == "8"
+
+
+def test_what_was_answered_is_counted_as_in_the_stream():
+    world = OnlineWorld()
+    run(world.core.ask(rows(7.0, 2.0, 11.0)))
+    (commit,) = world.seen.commits
+    (outcomes,) = commit.outcomes
+    assert (outcomes.predicted, outcomes.dead_lettered, dict(outcomes.results)) == (2, 1, {"0": 1, "1": 1})
+    assert world.core.answered_rows == 2
+    assert len(commit.latencies_s()) == 3
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.floats(-2, 12), min_size=1, max_size=5), st.booleans()), min_size=1, max_size=8),
+    st.integers(1, 7),
+)
+def test_batching_loses_repeats_and_mixes_up_nothing(requests, max_rows):
+    world = OnlineWorld(max_rows=max_rows)
+
+    async def at_once():
+        asked = [rows(*numbers) if named else vectors(*numbers) for numbers, named in requests]
+        return await asyncio.gather(*map(world.core.ask, asked))
+
+    for (numbers, _), answers in zip(requests, run(at_once()), strict=True):
+        assert len(answers) == len(numbers)
+        for row, x in enumerate(numbers):
+            if 0 <= x <= 10 and np.float32(x) != SICK:
+                assert answers.probabilities[row, 1] == np.float32(x) / np.float32(10)
+            else:
+                assert row in answers.rejected
