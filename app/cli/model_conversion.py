@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app import wiring_models
 from app.cli.store_options import AsJson, Config, Store, print_json
 
 RowsFile = Annotated[
@@ -79,6 +78,8 @@ def export(
 
     Published only if no answer differs by more than the tolerance. The first version of a model becomes stable.
     """
+    from app import wiring_models  # noqa: PLC0415 - a worker's start need not load what converts
+
     order = wiring_models.ExportOrder(
         source=source,
         framework=framework.value,
@@ -139,6 +140,8 @@ def quantize(
     Size, speed and accuracy of both go into the new version's manifest.
     """
     name, _, version = model.partition("/")
+    from app import wiring_models  # noqa: PLC0415 - a worker's start need not load what converts
+
     order = wiring_models.QuantizeOrder(
         model=name,
         version=version or None,

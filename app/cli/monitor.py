@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app import wiring_monitor
+from app.errors import BadSettings
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML settings file.", metavar="FILE")]
 
@@ -19,4 +19,8 @@ def monitor(config: ConfigFile) -> None:
 
     Example: inference-worker monitor --config deploy/pipelines/churn.yaml
     """
+    try:
+        from app import wiring_monitor  # noqa: PLC0415 - the extra may not be installed, and is slow to load
+    except ModuleNotFoundError as exc:
+        raise BadSettings(f"{exc.name} is not installed: pip install 'kafka-inference-worker[monitor]'") from exc
     wiring_monitor.run_monitor(config)

@@ -2,13 +2,12 @@
 
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from app import wiring_scoring
 from app.cli.store_options import AsJson, Config, Store, print_json
 
 
@@ -27,7 +26,7 @@ class BadOutput(StrEnum):
     STOP = "stop"
 
 
-_BAD_OUTPUT: dict[BadOutput, wiring_scoring.BadOutput] = {
+_BAD_OUTPUT: dict[BadOutput, Literal["dead_letter", "clip", "stop"]] = {
     BadOutput.REJECT: "dead_letter",
     BadOutput.CLIP: "clip",
     BadOutput.STOP: "stop",
@@ -83,6 +82,8 @@ def score(
     """
     if len(delimiter) != 1:
         raise typer.BadParameter(f"{delimiter!r} is not one character", param_hint="--delimiter")
+    from app import wiring_scoring  # noqa: PLC0415 - a worker's start need not load what reads files
+
     order = wiring_scoring.order_of(
         source,
         target,
