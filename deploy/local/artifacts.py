@@ -107,21 +107,26 @@ def nginx_executable() -> Path:
 
 
 def _fetch_nginx(target: Path) -> None:
-    """Unpack the executable of the package; its libraries are of those that every Debian has. Raises RuntimeError."""
+    """Keep the executable; its libraries are of those that every Debian has. Raises RuntimeError."""
+    executable = _unpacked("nginx", target) / "usr" / "sbin" / "nginx"
+    _said([str(executable), "-v"], within=target)  # its libraries are there
+    executable.rename(target / "nginx")
+    shutil.rmtree(target / "package")
+
+
+def _unpacked(name: str, target: Path) -> Path:
+    """The files of a Debian package, below `target`/package. Raises RuntimeError."""
     work = target / "package"
     (work / "lists" / "partial").mkdir(parents=True)
     try:
-        _apt("download", "nginx", within=work)
+        _apt("download", name, within=work)
     except RuntimeError:  # an image without package lists: fetch some of our own, which takes no rights
         own_lists = (f"Dir::State::Lists={work / 'lists'}", f"Dir::Cache={work}")
         _apt("update", within=work, options=own_lists)
-        _apt("download", "nginx", within=work, options=own_lists)
-    (package,) = work.glob("nginx_*.deb")
+        _apt("download", name, within=work, options=own_lists)
+    (package,) = work.glob(f"{name}_*.deb")
     _said(["dpkg", "-x", str(package), "tree"], within=work)
-    executable = work / "tree" / "usr" / "sbin" / "nginx"
-    _said([str(executable), "-v"], within=work)  # its libraries are there
-    executable.rename(target / "nginx")
-    shutil.rmtree(work)
+    return work / "tree"
 
 
 def _apt(*order: str, within: Path, options: tuple[str, ...] = ()) -> None:
@@ -141,20 +146,22 @@ def _said(command: list[str], *, within: Path) -> None:
 def promtool() -> Path:
     """Return Prometheus' checker of rules: the one on the path, else out of Debian's package, 19 MB, fetched once.
 
-    Raises DownloadFailed.
+    Raises DownloadFailed; where there is no apt too, so that whoever needs it installs it.
     """
     installed = shutil.which("promtool")
     if installed:
         return Path(installed)
-    return _fetch_once("prometheus-debian", _fetch_prometheus) / "usr" / "bin" / "promtool"
+    if shutil.which("apt-get") is None:
+        raise DownloadFailed("there is no promtool here, and no apt-get to fetch it with: install prometheus")
+    return _fetch_once("promtool-debian", _fetch_promtool) / "promtool"
 
 
-def _fetch_prometheus(target: Path) -> None:
-    """Raises RuntimeError where there is no apt, or its lists do not have the package."""
-    _apt("download", "prometheus", within=target)
-    (package,) = target.glob("prometheus_*.deb")
-    _said(["dpkg", "-x", str(package), "."], within=target)
-    package.unlink()
+def _fetch_promtool(target: Path) -> None:
+    """Keep the one executable, which needs no library of its own. Raises RuntimeError."""
+    executable = _unpacked("prometheus", target) / "usr" / "bin" / "promtool"
+    _said([str(executable), "--version"], within=target)
+    executable.rename(target / "promtool")
+    shutil.rmtree(target / "package")
 
 
 def _fetch_redis(target: Path) -> None:
