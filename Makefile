@@ -15,7 +15,7 @@ TEST_PROCESSES ?= 2
 .PHONY: help install demo test test-pytorch test-clusters test-airflow test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with everything, as locked in uv.lock
 

@@ -61,7 +61,7 @@ def running_monitor(settings, folder):
 
 
 def ready_monitor(stack, settings, folder):
-    """Started again when it ends by itself, as whoever runs it has to do: docs/decisions/0006."""
+    """Started again when it ends by itself, as whoever runs it has to do: docs/decisions/0007."""
     for _ in range(3):
         monitor = stack.enter_context(running_monitor(settings, folder))
         wait_until(lambda: monitor.said("started") or not monitor.lives, "the monitor to start or to end")  # noqa: B023
