@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,9 +79,9 @@ async def _serve(settings: Settings) -> int:
     server = RestServer(app, _server_policy(settings))
     grpc = grpc_server(settings, gate, [model.core for model in opened.values()], metrics, ending)
     _end_on_signals(ending)
-    await server.start()
     if grpc is not None:
-        await grpc.start()
+        grpc.reserve()
+    await server.start()
     log = structlog.get_logger()
     log.info(
         "started",
@@ -92,8 +92,14 @@ async def _serve(settings: Settings) -> int:
     )
     opening = [asyncio.create_task(model.open(settings.models.rollout_poll_s)) for model in opened.values()]
     waiting = asyncio.create_task(ending.wait())
+
+    async def opened_all() -> None:
+        if grpc is not None:  # not before: no proxy can tell "no model is ready" in a gRPC answer from any other
+            await grpc.start()
+        log.info("ready")
+
     try:
-        await _until_over(opening, waiting)
+        await _until_over(opening, waiting, opened_all)
         return EXIT_DRAINED
     finally:
         ending.set()
@@ -108,13 +114,20 @@ async def _serve(settings: Settings) -> int:
         log.info("drained")
 
 
-async def _until_over(opening: Sequence["asyncio.Task[None]"], waiting: "asyncio.Task[bool]") -> None:
-    """Until the end is asked for. Raises what keeps a model from being opened, for good."""
+async def _until_over(
+    opening: Sequence["asyncio.Task[None]"], waiting: "asyncio.Task[bool]", then: Callable[[], Awaitable[None]]
+) -> None:
+    """Until the end is asked for. Raises what keeps a model from being opened, for good.
+
+    then: called once, when every model is open; what it raises is raised.
+    """
     pending: set[asyncio.Task[object]] = {*opening, waiting}
     while waiting in pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        if pending == {waiting}:
+            await then()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class PredictionService:
         response = messages.PredictResponse(
             prediction=int(classes[0]),
             probabilities=_of_first_row(answers.probabilities),
-            model_version=answers.sources[0].version,
+            model_version=answers.source_of(0).version,
         )
         return response.SerializeToString()
 
@@ -110,7 +110,7 @@ class PredictionService:
         response = messages.StreamedPredictResponse(
             prediction=int(classes[0]),
             probabilities=_of_first_row(answers.probabilities),
-            model_version=answers.sources[0].version,
+            model_version=answers.source_of(0).version,
         )
         return response.SerializeToString()
 

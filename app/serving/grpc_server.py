@@ -1,6 +1,7 @@
 """The gRPC server: address, certificates, limits, health, reflection, and an orderly end."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ class GrpcPolicy:
 class GrpcServer:
     """Serves these services until it is drained. On one event loop.
 
+    Until `start`, connections are refused: a proxy takes that for what it is, and asks another server. An UNAVAILABLE
+    of ours is an answer to it, like any other.
+
     services: by full name. ready: whether rows would be answered now. ending: set here when draining begins.
     """
 
@@ -73,17 +77,34 @@ class GrpcServer:
         if policy.reflection:
             names = (*services, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+        self._credentials: grpc.ServerCredentials | None = None
+        self._reserved: socket.socket | None = None
         self.port = 0
 
-    async def start(self) -> None:
-        """Listen. Raises BadSettings if the address is taken or not ours, or the certificates are none."""
+    def reserve(self) -> None:
+        """Take the address, so that nobody else does, and refuse connections to it; `port` is known afterwards.
+
+        Raises BadSettings if the address is taken or not ours, or the certificates are none.
+        """
         policy = self._policy
-        address = f"[{policy.host}]:{policy.port}" if ":" in policy.host else f"{policy.host}:{policy.port}"
+        self._credentials = None if policy.tls is None else _credentials(policy.tls)
         try:
-            if policy.tls is None:
-                self.port = self._server.add_insecure_port(address)
+            self._reserved = _bound(policy.host, policy.port)
+        except OSError as exc:
+            raise BadSettings(f"grpc: cannot listen on {_address(policy.host, policy.port)}: {exc.strerror}") from exc
+        self.port = int(self._reserved.getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen, on the reserved address if there is one. Raises BadSettings as `reserve`."""
+        if self._reserved is None:
+            self.reserve()
+        self._release()  # grpc binds for itself, and has the address within microseconds
+        address = _address(self._policy.host, self.port)
+        try:
+            if self._credentials is None:
+                self._server.add_insecure_port(address)
             else:
-                self.port = self._server.add_secure_port(address, _credentials(policy.tls))
+                self._server.add_secure_port(address, self._credentials)
         except RuntimeError as exc:
             raise BadSettings(f"grpc: cannot listen on {address}") from exc
         await self._server.start()
@@ -91,7 +112,12 @@ class GrpcServer:
     async def drain(self, within_s: float) -> None:
         """Take no new calls and wait for those there are; what is not over in time is cancelled."""
         self._ending.set()
+        self._release()
         await self._server.stop(within_s)
+
+    def _release(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
 
     def _status(self, body: bytes) -> "health_pb2.HealthCheckResponse":
         service = read(health_pb2.HealthCheckRequest, body).service
@@ -122,6 +148,23 @@ class GrpcServer:
                 await asyncio.wait_for(self._ending.wait(), LOOK_S)
             except TimeoutError:
                 continue
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has the address and does not listen: the kernel refuses who connects. Raises OSError."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as grpc: a restart need not wait for TIME_WAIT
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _options(policy: GrpcPolicy) -> Sequence[tuple[str, int]]:

@@ -1,8 +1,11 @@
 """`inference-worker serve` over gRPC, as a process of its own: the answers are those of every other surface."""
 
 import contextlib
+import errno
 import json
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from worker_process import LOG_TAIL_LINES, ROOT, Samples, clean_environment, wait_until
 
 from app import wiring
@@ -24,6 +28,7 @@ from app.train.churn_data import ChurnFormula
 
 ROWS = 2_000
 KEY = "a key for this test"
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @contextlib.contextmanager
@@ -144,6 +149,43 @@ def test_calls_are_in_the_metrics_of_the_server(channel, server):
     with urllib.request.urlopen(f"http://127.0.0.1:{server[1]['http_port']}/metrics", timeout=10) as answer:
         metrics = Samples(answer.read().decode())
     assert metrics.total("inference_requests_total", surface="grpc") >= 1
+
+
+def is_refused(port):
+    with contextlib.closing(socket.socket()) as client:
+        return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def test_until_a_model_is_there_connections_are_refused_which_a_proxy_understands(churn_store, tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    with serving(store, tmp_path) as (process, told):
+        port = told["grpc_port"]
+        wait_until(lambda: "not_ready" in (tmp_path / "serve.log").read_text(), "the server to look for its model")
+        assert is_refused(port)
+        shutil.copytree(churn_store / "churn", store / "churn")
+        wait_until(lambda: not is_refused(port), "gRPC to be there")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:  # the first call of all is answered
+            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == SERVING
+            assert PredictionServiceStub(channel).HealthCheck(messages.HealthRequest()).model_loaded
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_server_that_is_told_to_end_before_it_has_a_model_ends_with_0(tmp_path):
+    with serving(tmp_path / "nothing", tmp_path) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_grpc_address_that_is_taken_is_told_at_start_with_status_2(tmp_path):
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AssertionError, match="it has ended"), serving(tmp_path, tmp_path, grpc={"port": port}):
+            pass
+    said = (tmp_path / "serve.log").read_text()
+    assert f"grpc: cannot listen on 127.0.0.1:{port}" in " ".join(said.split())
+    assert "Traceback" not in said
 
 
 def test_a_server_that_is_told_to_end_answers_what_it_has_read_and_ends_with_0(churn_store, tmp_path):

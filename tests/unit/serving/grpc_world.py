@@ -36,21 +36,26 @@ class OneKey:
 
 
 class GrpcWorld:
-    """`server` and `channel` are there within `up`."""
+    """`server` and `channel` are there within `up`; `server` from `make` on."""
 
     def __init__(self, *models, page=None, gate=None, policy=None, receive_s=10.0, **online):
         self.online = OnlineWorld(*models, page=page, **online)
         self.core = self.online.core
         self.calls_seen = SeenCalls()
         self.gate, self.policy, self.receive_s = gate, policy or GrpcPolicy(port=0), receive_s
+        self.server = None
 
-    @asynccontextmanager
-    async def up(self, credentials=None, options=()):
+    def make(self):
+        """The server, not yet started."""
         ending = asyncio.Event()
         calls = Calls(self.gate, self.calls_seen, receive_s=self.receive_s)
         services = grpc_services(calls, [self.core], ending)
         self.server = GrpcServer(self.policy, services, lambda: self.core.ready, calls, ending)
-        await self.server.start()
+        return self.server
+
+    @asynccontextmanager
+    async def up(self, credentials=None, options=()):
+        await (self.server or self.make()).start()
         address = f"localhost:{self.server.port}"
         make = grpc.aio.insecure_channel if credentials is None else grpc.aio.secure_channel
         async with make(*([address] if credentials is None else [address, credentials]), options=options) as channel:

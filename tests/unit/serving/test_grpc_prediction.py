@@ -31,6 +31,10 @@ def streamed(*features, key=None):
     return messages.StreamedPredictRequest(features=features, key=key)
 
 
+async def all_of(stream):
+    return [answer async for answer in stream]
+
+
 async def trailing(call):
     return dict(await call.trailing_metadata())
 
@@ -173,6 +177,27 @@ def test_the_key_decides_which_version_answers_whatever_the_way_it_comes():
     versions, without = run(scenario())
     assert versions == [[("7", "8")[arm] for arm in chosen]] * 3
     assert without.model_version == "7"
+
+
+def test_rows_of_two_versions_in_one_batch_each_say_their_own():
+    page = canary_page("7", "8", percent=50.0)
+    keys = [f"customer-{at}" for at in range(20)]
+    chosen = page.choose([key.encode() for key in keys])
+
+    async def scenario():
+        async with GrpcWorld(model_of("7"), model_of("8"), page=page, max_wait_s=3600.0).up() as world:
+            with world.core.coming():  # somebody is on the way: what comes waits, and leaves together
+                calls = [world.prediction.Predict(one(1.0), metadata=[("inference-key", key)]) for key in keys]
+                stream = world.prediction.PredictStream(streamed(1.0, key=key) for key in keys)
+                answers = asyncio.gather(*calls), asyncio.create_task(all_of(stream))
+                while len(world.core._batcher.records) < 2 * len(keys):
+                    await asyncio.sleep(0.005)
+            found = [[answer.model_version for answer in await each] for each in answers]
+            return found, world.online.sizes
+
+    versions, sizes = run(scenario())
+    assert versions == [[("7", "8")[arm] for arm in chosen]] * 2
+    assert sizes == [2 * len(keys)]
 
 
 def test_a_binary_key_that_is_no_text_is_refused():

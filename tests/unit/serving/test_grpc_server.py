@@ -1,6 +1,9 @@
 """The gRPC server: who gets in, by when, how much, and how it ends."""
 
 import asyncio
+import contextlib
+import errno
+import socket
 
 import grpc
 import pytest
@@ -231,6 +234,58 @@ def test_a_port_that_is_taken_is_a_bad_setting():
     async def scenario():
         async with GrpcWorld().up() as world, GrpcWorld(policy=GrpcPolicy(port=world.server.port)).up():
             pass
+
+    with pytest.raises(BadSettings, match="grpc: cannot listen on 127"):
+        run(scenario())
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "no such host", "::ffff:203.0.113.1"])
+def test_an_address_that_is_not_ours_is_a_bad_setting_before_anything_listens(host):
+    async def scenario():
+        GrpcWorld(policy=GrpcPolicy(host=host, port=0)).make().reserve()
+
+    with pytest.raises(BadSettings, match="grpc: cannot listen on "):
+        run(scenario())
+
+
+def is_refused(port):
+    with contextlib.closing(socket.socket()) as client:
+        return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_a_reserved_address_refuses_connections_until_the_server_starts(host):
+    async def scenario():
+        world = GrpcWorld(policy=GrpcPolicy(host=host, port=0))
+        world.make().reserve()
+        reserved, refused = world.server.port, is_refused(world.server.port)
+        async with world.up():
+            answer = await world.prediction.Predict(ROW, timeout=5)
+            return refused, (reserved, world.server.port), answer.prediction
+
+    refused, (reserved, port), prediction = run(scenario())
+    assert refused
+    assert reserved == port > 0
+    assert prediction == 1
+
+
+def test_a_server_that_ends_before_it_has_started_gives_its_address_back():
+    async def scenario():
+        first = GrpcWorld()
+        first.make().reserve()
+        await first.server.drain(5)
+        async with GrpcWorld(policy=GrpcPolicy(port=first.server.port)).up() as world:
+            return await world.prediction.Predict(ROW, timeout=5)
+
+    assert run(scenario()).prediction == 1
+
+
+def test_a_reserved_address_that_another_one_listens_on_by_then_is_a_bad_setting():
+    async def scenario():
+        late = GrpcWorld()
+        late.make().reserve()
+        async with GrpcWorld(policy=GrpcPolicy(port=late.server.port)).up():
+            await late.server.start()
 
     with pytest.raises(BadSettings, match="grpc: cannot listen on 127"):
         run(scenario())
