@@ -42,7 +42,7 @@ def watched(kafka, topics, models):
             ],
             "monitor": {
                 "group_id": f"monitor-{uuid.uuid4().hex[:12]}", "publish_topic": topics("inference.monitor"),
-                "window_s": WINDOW_S, "grace_s": 0.5, "keep_s": 3600, "publish_s": 0.3, "stalled_s": 15, **monitor,
+                "window_s": WINDOW_S, "grace_s": 0.5, "keep_s": 3600, "publish_s": 0.3, "stalled_s": 45, **monitor,
             },
             "models": {"store": f"file://{models}"},
             "http": {"port": 0},
