@@ -8,20 +8,17 @@ latency histogram, and what became of the look-ups. Afterwards loadgen verifies 
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 
 from app import wiring
 from deploy.local.redis_server import RedisServer
 from deploy.local.stack import Stack
-from tests.integration.rig import ROOT, SCHEMAS, Lane
-from tests.integration.worker_process import clean_environment, running_worker
+from tests.bench.steady_load import churn_lane, events
+from tests.integration.worker_process import running_worker
 
 OBJECTIVE_S = 0.1
 LATENCY = "inference_end_to_end_latency_seconds"
@@ -55,11 +52,7 @@ def measure(folder, rate, lasts_s):
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
     redis.start()
     try:
-        topics = [f"churn.{kind}" for kind in ("events", "predictions", "dead-letters")]
-        admin = AdminClient({"bootstrap.servers": kafka})
-        for made in admin.create_topics([NewTopic(topic, 4, 1) for topic in topics]).values():
-            made.result(30)
-        lane = Lane(kafka, "churn", (topics[0],), topics[1], topics[2], store)
+        lane = churn_lane(kafka, store)
         settings = lane.settings(
             pipeline={"batch": {"slo_s": OBJECTIVE_S}},
             models={"cache": {"enabled": True, "max_bytes": 0, "redis_url": redis.url}},
@@ -74,11 +67,7 @@ def measure(folder, rate, lasts_s):
 
 def _under_load(worker, lane, redis, rate, lasts_s):
     worker.wait_until_assigned()
-    command = [sys.executable, "-m", "loadgen", "produce", "--bootstrap", lane.kafka, "--topic", lane.inputs[0]]
-    command += ["--rate", str(rate), "--duration", "3600", "--schemas", str(SCHEMAS)]
-    with (lane.store.parent / "produce.log").open("wb") as log:
-        producer = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=clean_environment())
-    try:
+    with events(lane, rate):
         worker.wait_for_records(1)
         time.sleep(WARM_UP_S)
         stretches = [stretch(worker, "up", lasts_s)]
@@ -91,9 +80,6 @@ def _under_load(worker, lane, redis, rate, lasts_s):
             back()
             stretches.append(stretch(worker, f"back after it was {name}", lasts_s))
         time.sleep(SETTLE_S)
-    finally:
-        producer.terminate()
-        producer.wait()
     verdict = lane.verify(sample=2_000, timeout_s=600)
     assert worker.stop() == 0
     violations = [f"{found.kind}: {found.count}" for found in verdict.violations]

@@ -12,8 +12,6 @@ timestamps of the predictions (where commits and the broker show as well).
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -23,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 
 from app import wiring
 from deploy.local.stack import Stack
-from tests.integration.rig import ROOT, SCHEMAS, Lane
-from tests.integration.worker_process import WorkerProcess, clean_environment, running_worker
+from tests.bench.steady_load import churn_lane, events
+from tests.integration.rig import Lane
+from tests.integration.worker_process import WorkerProcess, running_worker
 from tests.made_pages import blue_green_page, canary_page, put, stable_page
 
 POLL_S = 0.2
@@ -154,11 +152,7 @@ def measure(folder, rate):
     stack = Stack(folder / "stack")
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:
-        topics = [f"churn.{kind}" for kind in ("events", "predictions", "dead-letters")]
-        admin = AdminClient({"bootstrap.servers": kafka})
-        for made in admin.create_topics([NewTopic(topic, 4, 1) for topic in topics]).values():
-            made.result(30)
-        lane = Lane(kafka, "churn", (topics[0],), topics[1], topics[2], store)
+        lane = churn_lane(kafka, store)
         settings = lane.settings(models={"rollout_poll_s": POLL_S})
         turns = folder / "turns"
         timed = {"module": "tests.bench.turn_times", "TURNS_FILE": str(turns)}
@@ -171,12 +165,7 @@ def measure(folder, rate):
 def _under_load(run, rate, turns):
     worker, lane = run.worker, run.lane
     worker.wait_until_assigned()
-    hours = 3_600  # ended by us
-    command = [sys.executable, "-m", "loadgen", "produce", "--bootstrap", lane.kafka, "--topic", lane.inputs[0]]
-    command += ["--rate", str(rate), "--duration", str(hours), "--schemas", str(SCHEMAS)]
-    with (run.lane.store.parent / "produce.log").open("wb") as log:
-        producer = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=clean_environment())
-    try:
+    with events(lane, rate):
         worker.wait_for_records(1)
         time.sleep(WARM_UP_S)
         before_bytes, began = run.rss(), time.time()
@@ -190,9 +179,6 @@ def _under_load(run, rate, turns):
         time.sleep(2 * POLL_S + 1)  # the last version that was swapped out goes with the next look
         after_bytes, ended = run.rss(), time.time()
         done = worker.metrics().records() - seen
-    finally:
-        producer.terminate()
-        producer.wait()
     verdict = lane.verify(sample=2_000, timeout_s=600)
     metrics = worker.metrics()
     moments = [1000 * datetime.fromisoformat(line["timestamp"]).timestamp() for line in worker.said("rollout")[1:]]
