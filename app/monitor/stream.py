@@ -6,6 +6,7 @@ it does not do well is done here, each for a reason in docs/decisions/0007:
 - it acknowledges an event when an agent fails on it, and loses count of offsets at transaction markers: here agents
   only fill inboxes, nothing is ever acknowledged, and we commit offsets ourselves, of what is durable
 - it goes on when an agent has died: here the first error of anything ends the process, by name
+- it may lose the end of a recovery: `recovery.py` keeps it
 - it may stop consuming and say nothing: here records that are there and do not come end the process as well
 - it may never stop: here it gets a few seconds, and then the process ends all the same, having nothing to lose
 """
@@ -25,6 +26,7 @@ from app.errors import MonitorFailed, SchemaRegistryUnavailable, SchemasPending
 from app.monitor.driver import CommittedTransport
 from app.monitor.inbox import Inbox
 from app.monitor.progress import Progress
+from app.monitor.recovery import SteadyRecovery
 from app.monitor.stage import Fact, Keep, Read, Send, Stage, Taken
 from app.monitor.table import DurableTable
 
@@ -80,6 +82,7 @@ class MonitorStream:
         self._committed: dict[TP, int] = {}
         self._generation = 0
         self._restored: dict[str, int] = {}
+        self._settled_s = 0.0
         self._failed: asyncio.Future[BaseException] | None = None
         for stage in stages:
             for topic in stage.topics:
@@ -101,7 +104,6 @@ class MonitorStream:
             loop.add_signal_handler(number, stop.set)
         starting = loop.create_task(self._app.start())
         waits: list[asyncio.Future[Any]] = [loop.create_task(stop.wait()), self._failed]
-        # two that start at once sometimes leave one waiting for a recovery that nobody begins
         await asyncio.wait([starting, *waits], timeout=self._policy.stalled_s, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
@@ -140,6 +142,7 @@ class MonitorStream:
             *(self._drain(stage) for stage in self._stages),
             self._commits(),
             self._looks(),
+            self._watches(),
             self._publishes(publish),
         ]
 
@@ -267,21 +270,25 @@ class MonitorStream:
             if await committer._commit(due):  # noqa: SLF001 - the only way past faust's count of acknowledgements
                 self._committed |= due
 
-    async def _looks(self) -> None:
-        """At what is wrong without an error."""
-        unsettled_s = 0.0
+    async def _watches(self) -> None:
+        """What is wrong without an error; it waits for nothing that the library would have to answer."""
+        self._settled_s = self._clock.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
             if self._app.crash_reason is not None:
                 raise self._app.crash_reason
             if self._app.should_stop:
                 raise RuntimeError("the stream library stopped by itself")
+            unsettled_s = self._clock.monotonic() - self._settled_s
+            if unsettled_s > self._policy.stalled_s:
+                raise RuntimeError(f"a rebalance, or the consumer's answer, is not there after {unsettled_s:.0f} s")
+
+    async def _looks(self) -> None:
+        """At how far it is. Each step may have to wait for the library: `_watches` sees to it that it comes back."""
+        while True:
+            await asyncio.sleep(LOOK_S)
             if self._app.rebalancing or self._generation == 0:
-                unsettled_s += LOOK_S
-                if unsettled_s > self._policy.stalled_s:
-                    raise RuntimeError(f"a rebalance is not over after {unsettled_s:.0f} s")
                 continue
-            unsettled_s = 0.0
             for stage in self._stages:
                 async with self._locks[stage.name]:
                     await self._restore(stage)
@@ -295,6 +302,7 @@ class MonitorStream:
             wrong = self.stuck()
             if wrong:
                 raise RuntimeError(wrong)
+            self._settled_s = self._clock.monotonic()
 
     async def _publishes(self, publish: Publish) -> None:
         while True:
@@ -342,6 +350,9 @@ def _app(policy: StreamPolicy) -> faust.App:
         **policy.faust,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
+    tables: Any = app.tables
+    # before it makes its own
+    tables._recovery = SteadyRecovery(app, tables, beacon=tables.beacon, loop=tables.loop)  # noqa: SLF001
     return app
 
 

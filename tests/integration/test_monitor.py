@@ -56,18 +56,8 @@ def summary_topic(settings):
     return settings["pipelines"][0]["monitoring"]["summary_topic"]
 
 
-def running_monitor(settings, folder):
-    return running_worker(settings, folder, command="monitor")
-
-
-def ready_monitor(stack, settings, folder):
-    """Started again when it ends by itself, as whoever runs it has to do: docs/decisions/0007."""
-    for _ in range(3):
-        monitor = stack.enter_context(running_monitor(settings, folder))
-        wait_until(lambda: monitor.said("started") or not monitor.lives, "the monitor to start or to end")  # noqa: B023
-        if monitor.lives:
-            return monitor.wait_until_ready()
-    raise AssertionError(monitor.tail())
+def running_monitor(settings, folder, **how):
+    return running_worker(settings, folder, command="monitor", **how)
 
 
 class Summaries:
@@ -132,7 +122,13 @@ def test_totals_are_exact_when_one_of_two_monitors_is_killed_and_after_a_restart
     settings = watched()
     written = Summaries(settings)
     with ExitStack() as stack:
-        victim, heir = (ready_monitor(stack, settings, tmp_path) for _ in range(2))
+
+        def started():
+            return stack.enter_context(running_monitor(settings, tmp_path, module="tests.integration.slow_monitor"))
+
+        victim, heir = started(), started()
+        for monitor in (victim, heir):
+            monitor.wait_until_ready()
         for _ in range(15):
             written.write()
         victim.kill()
@@ -141,7 +137,7 @@ def test_totals_are_exact_when_one_of_two_monitors_is_killed_and_after_a_restart
             written.write()
         until_all_are_counted(written, heir)
         assert heir.stop() == 0
-        until_all_are_counted(written, ready_monitor(stack, settings, tmp_path))
+        until_all_are_counted(written, started().wait_until_ready())
 
 
 class Outcomes:
