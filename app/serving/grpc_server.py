@@ -138,11 +138,12 @@ class GrpcServer:
         said: bytes | None = None
         body = await anext(aiter(bodies), b"")
         while True:
+            ending = self._ending.is_set()  # as the status below sees it: it may be set while that is being sent
             status = self._status(body).SerializeToString()
             if status != said:
                 yield status
             said = status
-            if self._ending.is_set():
+            if ending:
                 return
             try:
                 await asyncio.wait_for(self._ending.wait(), LOOK_S)
