@@ -41,6 +41,7 @@ REST, GRPC = (8081, 8082, 8083), (9081, 9082, 9083)  # what stands in the config
 NAMES = ("1", "2", "3")
 RATE = 100.0  # of each kind; with what a request takes there are always some inside the server that dies
 TAKES_MS = 60.0
+STARVED_RUNS = 3
 
 
 class Watched:
@@ -123,6 +124,11 @@ class Servers:
     def kill(self, name):
         os.kill(self.processes[name].pid, signal.SIGKILL)
 
+    @property
+    def one_was_starved(self):
+        """Whether a living server did not answer within the configuration's 2 s, which costs requests as well."""
+        return "upstream timed out" in self.nginx.process.log_path.read_text()
+
     def __enter__(self):
         try:
             self.start(*NAMES)
@@ -164,9 +170,19 @@ def ran(requests, *targets):
     return [judge(plan, target, found, Allowed()) for target, found in zip(targets, asyncio.run(run()), strict=True)]
 
 
+def unless_starved(run, folder):
+    """What `run(folder)` gives: (whether a server had no turn for 2 s, results …). Again if so: another fault."""
+    for number in range(STARVED_RUNS):
+        place = folder / str(number)
+        place.mkdir()
+        starved, *found = run(place)
+        if not starved or not any(result.failed for result in found[0]):
+            return found
+    raise AssertionError(f"{STARVED_RUNS} runs in which a server had no turn for 2 s: this machine is too busy")
+
+
 def one_killed(folder, churn):
-    """(results, targets, targets afterwards) of 320 requests each while it goes and comes, and of 150 more."""
-    folder.mkdir()
+    """(whether one was starved, results, targets, targets afterwards) of 320 requests each while one goes and comes."""
     with Servers(folder, CONFIGURATION.read_text()) as servers:
         backing = threading.Thread(target=servers.start, args=("2",))
 
@@ -181,16 +197,11 @@ def one_killed(folder, churn):
         backing.join()
         again = [Watched(by_rest(servers, churn)), Watched(by_grpc(servers, churn))]
         results += ran(150, *again)
-    return results, (rest, calls), again
+        return servers.one_was_starved, results, (rest, calls), again
 
 
 def test_a_server_that_is_killed_under_load_costs_no_request_and_comes_back(tmp_path, churn):
-    results, targets, again = one_killed(tmp_path / "one", churn)
-    if any(result.failed for result in results):
-        # One run of twenty, beside other tests, lost a request; not explained yet. Twice would be no accident.
-        print([result.failed for result in results])  # noqa: T201 - what the next one who looks needs
-        results, targets, again = one_killed(tmp_path / "another", churn)
-
+    results, targets, again = unless_starved(lambda folder: one_killed(folder, churn), tmp_path)
     assert [result.failed for result in results] == [{}] * 4
     assert [result.answered for result in results] == [320, 320, 150, 150]
     for target in targets:
@@ -239,10 +250,14 @@ def clients_agree(servers):
 
 
 def test_of_three_real_servers_one_is_killed_under_load_and_no_client_sees_it(tmp_path, churn, models):
-    with Servers(tmp_path, CONFIGURATION.read_text(), real(models)) as servers:
-        clients_agree(servers)
-        rest = Watched(by_rest(servers, churn), lambda number: servers.kill("2") if number == 150 else None)
-        results = ran(300, rest, by_grpc(servers, churn))
+    def run(folder):
+        with Servers(folder, CONFIGURATION.read_text(), real(models)) as servers:
+            clients_agree(servers)
+            rest = Watched(by_rest(servers, churn), lambda number: servers.kill("2") if number == 150 else None)
+            results = ran(300, rest, by_grpc(servers, churn))
+            return servers.one_was_starved, results
+
+    (results,) = unless_starved(run, tmp_path)
     assert [(result.failed, result.answered) for result in results] == [({}, 300)] * 2
 
 
