@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from app.cli import audit, check_config, demo, models, monitor, run, score, serve
+from app.cli import audit, check_config, demo, lag, models, monitor, run, score, serve, top
 from app.errors import AppError, StartupError
 
 EXIT_FATAL, EXIT_BAD_START = 1, 2
@@ -24,7 +24,9 @@ cli.command()(score.score)
 cli.command()(serve.serve)
 cli.add_typer(models.app, name="models")
 cli.command()(monitor.monitor)
+cli.command()(lag.lag)
 cli.add_typer(audit.app, name="audit")
+cli.command()(top.top)
 
 
 def main() -> None:

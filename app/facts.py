@@ -59,12 +59,31 @@ class CacheLookups:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that became a dead letter: where it was read and why, for people to look at. Nothing of its payload.
+
+    message: what the dead letter says, without the refused value that it quotes. pipeline, at_ms: once it is durable.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    stage: str
+    reason: str
+    error: str
+    message: str
+    version: str
+    pipeline: str = ""
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
     """What became of those records of a batch that one version answered; counted only once they are committed.
 
     timestamps_ms: of every record with an outcome. confidence: (m,) of the predictions, or None.
     results: predicted class → how often. rejected: (stage, reason) → how often.
-    answered_by: as in the predictions.
+    answered_by: as in the predictions. refused: the last few of those rejected.
     """
 
     model: str
@@ -76,6 +95,7 @@ class Outcomes:
     timestamps_ms: IntArray
     confidence: npt.NDArray[Any] | None = None
     answered_by: str = "stable"
+    refused: tuple[Refused, ...] = ()
 
     @property
     def dead_lettered(self) -> int:
@@ -158,12 +178,13 @@ class ProcessReport:
     """What one of several worker processes says of itself, about once a second.
 
     stuck: what is wrong with its progress, or None. awaits: what it waits for before it is ready, or None.
-    samples: all its metrics.
+    samples: all its metrics. refused: its last dead letters, oldest first.
     """
 
     stuck: str | None
     awaits: str | None
     samples: tuple[Sample, ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from app.facts import BatchScored, Committed, Pulse, Sample, Serving, ShadowCounted
+from app.facts import BatchScored, Committed, Pulse, Refused, Sample, Serving, ShadowCounted
 from app.records import DeadLetter, IntArray, Predictions, Record, TopicPartition
 from app.specs import InputSpec, Output
 
@@ -279,6 +279,10 @@ class ProcessObserver(Protocol):
 
     def reported(self, slot: int, samples: Sequence[Sample]) -> None:
         """All metrics of the slot's process as they are now."""
+        ...
+
+    def refused(self, slot: int, last: Sequence[Refused]) -> None:
+        """The last dead letters of the slot's process, oldest first; not told while there are none."""
         ...
 
     def ended(self, slot: int) -> None:

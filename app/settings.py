@@ -33,6 +33,7 @@ from yaml.constructor import ConstructorError
 from app.audit.policy import AuditSettings
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES
+from app.lag.lag_settings import LagSettings
 from app.models.store_access import StoreAccess
 from app.monitor.monitor_settings import MonitorSettings
 from app.sections import Name, Seconds, Section, WithSecrets, check_file
@@ -445,7 +446,7 @@ class Models(Section):
 
 
 class Http(Section):
-    """Probes and metrics."""
+    """Probes, metrics and the live page."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8080, description="0 takes a free one and logs it")
@@ -477,6 +478,7 @@ class Settings(BaseSettings):
     models: Models = Models()
     audit: AuditSettings = AuditSettings()
     monitor: MonitorSettings = MonitorSettings()
+    lag: LagSettings = LagSettings()
     http: Http = Http()
     serving: Serving = Serving()
     log: Log = Log()

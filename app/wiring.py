@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version as version_of_package
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
@@ -68,9 +69,12 @@ from app.models.rollout import ShadowRollout
 from app.models.runtime import OnnxModel, RuntimePolicy, golden_tensors, load_model
 from app.models.shared_answers import SharedStore
 from app.observe.http import Health, ProbeServer
+from app.observe.live_page import LivePage
 from app.observe.log import configure_logs
+from app.observe.look import OneProcess, Watched
 from app.observe.merged import ProcessMetrics
 from app.observe.metrics import Metrics, PipelineObserver, ShadowMetrics
+from app.observe.snapshot import PipelineFacts, WorkerFacts
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher, Pace
 from app.pipeline.dead_letter import DeadLetterLimit, FloodGate
 from app.pipeline.decode import Decoder
@@ -173,7 +177,8 @@ def run_worker(settings_file: Path) -> int:
         return _supervise(settings, Children(settings_file, text))
     worker = build_worker(settings, given=SettingsGiven(settings_file, text))
     health = Health(alive=worker.process.alive, ready=worker.process.ready)
-    server = ProbeServer(settings.http.host, settings.http.port, worker.metrics, health)
+    page = _live_page(settings, OneProcess(worker.metrics), health)
+    server = ProbeServer(settings.http.host, settings.http.port, worker.metrics, health, page)
     structlog.get_logger().info("started", http_port=server.port, pipelines=[p.name for p in settings.pipelines])
     worker.process.handle_signals()
     worker.partition_watch.start()
@@ -189,13 +194,31 @@ def _supervise(settings: Settings, children: Children) -> int:
     metrics, worker = ProcessMetrics(), settings.worker
     supervisor = Supervisor(worker.processes, children.spawn, metrics, worker.drain_timeout_s, SystemClock())
     health = Health(alive=supervisor.alive, ready=supervisor.ready)
-    server = ProbeServer(settings.http.host, settings.http.port, metrics, health)
+    server = ProbeServer(settings.http.host, settings.http.port, metrics, health, _live_page(settings, metrics, health))
     pipelines = [pipeline.name for pipeline in settings.pipelines]
     structlog.get_logger().info("started", http_port=server.port, pipelines=pipelines, processes=worker.processes)
     try:
         return children.run(supervisor)
     finally:
         server.close()
+
+
+def _live_page(settings: Settings, watched: Watched, health: Health) -> LivePage:
+    pipelines = tuple(
+        PipelineFacts(
+            pipeline.name, pipeline.model, tuple(pipeline.input_topics), pipeline.output_topic,
+            pipeline.dead_letter_topic, settings.group_id_of(pipeline),
+        )
+        for pipeline in settings.pipelines
+    )  # fmt: skip
+    facts = WorkerFacts(
+        settings.instance_id,
+        version_of_package("kafka-inference-worker"),
+        settings.delivery.mode,
+        settings.worker.processes,
+        pipelines,
+    )
+    return LivePage(watched, facts, SystemClock(), health.alive, health.ready)
 
 
 def run_slot(settings_file: Path, text: str, slot: int, line: int) -> int:
@@ -208,7 +231,7 @@ def run_slot(settings_file: Path, text: str, slot: int, line: int) -> int:
     supervisor = SupervisorLine(line)
     worker = build_worker(settings, slot=slot, given=SettingsGiven(settings_file, text))
     worker.process.handle_signals()
-    supervisor.begin(worker.process, worker.metrics.samples)
+    supervisor.begin(worker.process, worker.metrics.samples, lambda: tuple(worker.metrics.refused))
     if slot == 0:  # one of them counts what all could see
         worker.partition_watch.start()
     try:

@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from browsing import opened_browser
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -69,6 +70,13 @@ def kafka(_stack):
 def schema_registry(_stack):
     """URL of a real schema registry, Confluent-compatible."""
     return _stack.up(schema_registry=True).environment["SCHEMA_REGISTRY_URL"]
+
+
+@pytest.fixture(scope="module")  # while it is open no test of its process can have an event loop of its own
+def browser():
+    """A real Chromium, driven by Playwright. One that cannot be had is an error."""
+    with opened_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

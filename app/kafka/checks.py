@@ -15,7 +15,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription  #
 
 from app.errors import BrokerRefused
 from app.kafka.client_config import ClientPolicy, admin_properties, settings_accepted
-from app.kafka.permissions import Permission, PipelineUse, permissions, principal_of
+from app.kafka.permissions import Permission, PipelineUse, permissions, principal_of, watching
 from app.kafka.refusals import Refusals
 
 ANSWER_WITHIN_S = 10.0
@@ -23,7 +23,7 @@ ATTEMPT_S, ATTEMPTS = 2.0, 2
 COORDINATOR_WITHIN_S = 5.0
 FAIL_LINES = 6  # the client's log level at which it says that a broker hung up
 
-_OPERATIONS = {"Read": AclOperation.READ, "Write": AclOperation.WRITE}
+_OPERATIONS = {"Read": AclOperation.READ, "Write": AclOperation.WRITE, "Describe": AclOperation.DESCRIBE}
 
 _Topics = Mapping[str, TopicDescription | None]  # None: we may not see it; absent: it does not exist
 
@@ -53,10 +53,18 @@ class BrokerCheck:
 
         Raises BrokerRefused naming everything that is wrong.
         """
-        failed = [result for result in self.results(uses) if result.status == "failed"]
-        if failed:
-            problems = "; ".join(dict.fromkeys(result.detail for result in failed))
-            raise BrokerRefused(f"{self._policy.bootstrap_servers}: {problems}")
+        self._refuse(self.results(uses))
+
+    def check_watching(self, topics_of: Mapping[str, Sequence[str]]) -> None:
+        """Group → topics: all are there, and may be looked at. Raises BrokerRefused naming everything that is wrong."""
+        reached = self._reach()
+        if reached.status == "failed":
+            self._refuse([reached])
+        found, results = self._describe(sorted({topic for topics in topics_of.values() for topic in topics}))
+        for group_id, topics in topics_of.items():
+            owner = f"group {group_id}"
+            results += [self._permission(owner, owner, needed, found) for needed in watching(group_id, topics)]
+        self._refuse(results)
 
     def results(self, uses: Sequence[PipelineUse]) -> list[CheckResult]:
         """One result per question; only the first one if the broker cannot be reached."""
@@ -65,7 +73,8 @@ class BrokerCheck:
             return [reached]
         found, results = self._describe(sorted({topic for use in uses for topic in use.topics}))
         for use in uses:
-            results += [self._permission(use, needed, found) for needed in permissions(use)]
+            owner = f"pipeline {use.pipeline}"
+            results += [self._permission(use.pipeline, owner, needed, found) for needed in permissions(use)]
             if use.keeps_partition:
                 results.append(_partitions(use, found))
         return [reached, *results]
@@ -108,8 +117,14 @@ class BrokerCheck:
                     results.append(CheckResult(what, "failed", f"topic {topic}: {error.name()}: {error.str()}"))
         return found, results
 
-    def _permission(self, use: PipelineUse, needed: Permission, topics: _Topics) -> CheckResult:
-        what = f"{use.pipeline}: {needed}"
+    def _refuse(self, results: Sequence[CheckResult]) -> None:
+        failed = [result for result in results if result.status == "failed"]
+        if failed:
+            problems = "; ".join(dict.fromkeys(result.detail for result in failed))
+            raise BrokerRefused(f"{self._policy.bootstrap_servers}: {problems}")
+
+    def _permission(self, name: str, owner: str, needed: Permission, topics: _Topics) -> CheckResult:
+        what = f"{name}: {needed}"
         if needed.resource == "TransactionalId":
             return CheckResult(what, "not asked", "only its own worker can, with its first transaction")
         if needed.resource == "Topic" and needed.name not in topics:
@@ -126,7 +141,7 @@ class BrokerCheck:
         if granted is None or _OPERATIONS[needed.operation] in granted:
             return CheckResult(what, "ok")
         command = needed.command(self._policy.bootstrap_servers, principal_of(self._policy.security))
-        return CheckResult(what, "failed", f"pipeline {use.pipeline}: no permission to {needed} (grant it: {command})")
+        return CheckResult(what, "failed", f"{owner}: no permission to {needed} (grant it: {command})")
 
     def _granted_on_group(self, group_id: str) -> Sequence[AclOperation] | None:
         """What we may do with a group, whether it exists or not; None on a broker without an authorizer.

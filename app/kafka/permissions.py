@@ -42,7 +42,7 @@ class PipelineUse:
 class Permission:
     """One operation on one resource, in the words of Kafka's own tool."""
 
-    operation: Literal["Read", "Write"]
+    operation: Literal["Read", "Write", "Describe"]
     resource: Resource
     name: str
 
@@ -65,6 +65,11 @@ def permissions(use: PipelineUse) -> Sequence[Permission]:
     if use.transactional_id is not None:
         needed.append(Permission("Write", "TransactionalId", use.transactional_id))
     return needed
+
+
+def watching(group_id: str, topics: Sequence[str]) -> Sequence[Permission]:
+    """Everything it takes to see from outside how far a group is behind in these topics, and nothing else."""
+    return [*(Permission("Read", "Topic", topic) for topic in topics), Permission("Describe", "Group", group_id)]
 
 
 def principal_of(security: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ import httpx2
 from app.errors import AppError, BadSettings
 
 WITHIN_S = 5.0
+MAX_LINE_BYTES = 1024 * 1024  # a worker's snapshot has about 10 kB
 MAX_BYTES = 16 * 1024 * 1024  # a worker's page has about 100 kB
 
 
@@ -65,6 +66,26 @@ class Endpoint:
         except (httpx2.HTTPError, OSError, ValueError) as exc:
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
         return bytes(body)
+
+    def lines(self, path: str) -> Iterator[str]:
+        """What comes, line by line, until the other side ends it.
+
+        Raises Unreadable, also if nothing comes for `within_s`.
+        """
+        url = self._url.copy_with(path=self._url.path.rstrip("/") + path)
+        unread = b""
+        try:
+            with self._client.stream("GET", url) as answer:
+                if not answer.is_success:
+                    raise Unreadable(f"it answers {answer.status_code}: {_words(answer.read()[:MAX_BYTES])}")
+                for chunk in answer.iter_bytes():
+                    *lines, unread = (unread + chunk).split(b"\n")
+                    if len(unread) > MAX_LINE_BYTES:
+                        raise Unreadable(f"it sends a line of more than {MAX_LINE_BYTES} bytes")
+                    for line in lines:
+                        yield line.decode("utf-8", "replace")
+        except (httpx2.HTTPError, OSError, ValueError) as exc:
+            raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Probes and metrics over HTTP, on a thread of their own: they answer whatever the Kafka clients do."""
+"""Probes, metrics and the live page over HTTP, on a thread of their own: they answer whatever the Kafka clients do."""
 
 import asyncio
 import socket
@@ -12,12 +12,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.routing import BaseRoute, Route
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from app.errors import BadSettings
 
 REQUEST_WITHIN_S = 5.0
+STALLED_S = 5.0  # a reader that takes nothing for so long, with more to be read, is gone or too slow
+SEND_BUFFER_BYTES = 64 * 1024  # the kernel would take megabytes for a reader that has stopped
+STREAMS = frozenset({"/live"})  # answers that do not end by themselves
 MOST_CONNECTIONS = 256
 
 
@@ -37,11 +40,24 @@ class Exposed(Protocol):
         ...
 
 
-class ProbeServer:
-    """GET /livez, /readyz and /metrics. Loopback unless told otherwise; nothing here changes state."""
+class Page(Protocol):
+    """What people look at, beside what machines ask."""
 
-    def __init__(self, host: str, port: int, metrics: Exposed, health: Health) -> None:
+    def routes(self) -> list[BaseRoute]:
+        """What to serve."""
+        ...
+
+    def close(self) -> None:
+        """End the answers that do not end by themselves. Any thread."""
+        ...
+
+
+class ProbeServer:
+    """GET /livez, /readyz, /metrics and perhaps a page. Loopback unless told otherwise; nothing here changes state."""
+
+    def __init__(self, host: str, port: int, metrics: Exposed, health: Health, page: Page | None = None) -> None:
         """Binds at once. Raises BadSettings if the address is taken or not ours."""
+        self._page = page
         try:
             self._socket = socket.create_server((host, port))
         except OSError as exc:
@@ -51,6 +67,7 @@ class ProbeServer:
             Route("/livez", _probe(health.alive)),
             Route("/readyz", _probe(health.ready)),
             Route("/metrics", _metrics(metrics)),
+            *(page.routes() if page else ()),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),
@@ -67,6 +84,8 @@ class ProbeServer:
 
     def close(self) -> None:
         """Stop answering."""
+        if self._page is not None:
+            self._page.close()
         self._server.should_exit = True
         self._thread.join(5.0)
         self._socket.close()
@@ -75,28 +94,51 @@ class ProbeServer:
 class _Impatient(H11Protocol):
     """Cuts a connection whose next request, or the reading of its answer, takes too long.
 
-    uvicorn would wait for ever for either.
+    uvicorn would wait for ever for either. An answer that is a stream may take as long as it is read.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._expect_a_request()
+
+    def pause_writing(self) -> None:
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         self._expect_a_request()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._stalled):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def _expect_a_request(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self.transport.abort)
+        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._streams():
+            self.transport.abort()
+
+    def _streams(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        if cycle is None or not cycle.response_started or cycle.response_complete:
+            return False
+        return cycle.scope["path"] in STREAMS
 
 
 def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:

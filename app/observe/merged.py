@@ -17,15 +17,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from app.facts import Sample
-from app.observe.metrics import TABLE, MetricSpec
+from app.facts import Refused, Sample
+from app.observe.look import Look
+from app.observe.metrics import PROCESS_TABLE, REFUSED_KEPT, TABLE, MetricSpec
 
 Series = tuple[str, tuple[tuple[str, str], ...]]  # name and labels
 Samples = Mapping[Series, float]
 Counted = Mapping[Series, Fraction]  # exact: a sum that falls by a rounding error is a reset to Prometheus
 
 _PARTS = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
-_SPECS: Mapping[str, MetricSpec] = {spec.name + part: spec for spec in TABLE for part in _PARTS[spec.kind]}
+_SPECS: Mapping[str, MetricSpec] = {
+    spec.name + part: spec for spec in (*TABLE, *PROCESS_TABLE) for part in _PARTS[spec.kind]
+}
 STATES = "inference_worker_processes"
 RESTARTS = "inference_process_restarts_total"
 
@@ -62,6 +65,10 @@ def _merged(spec: MetricSpec, values: Sequence[float | Fraction]) -> float:
     return float(sum((Fraction(value) for value in values), Fraction(0)))
 
 
+def _last(refused: Sequence[Refused]) -> list[Refused]:
+    return sorted(refused, key=lambda item: item.at_ms)[-REFUSED_KEPT:]
+
+
 class ProcessMetrics(Collector):
     """What all processes reported, as one page; a `ports.ProcessObserver`. Any thread may read."""
 
@@ -72,6 +79,8 @@ class ProcessMetrics(Collector):
         self._living: dict[int, Samples] = {}
         self._ended: Counted = {}
         self._own: dict[Series, float] = {}  # of the supervision itself
+        self._refused: dict[int, Sequence[Refused]] = {}
+        self._refused_before: list[Refused] = []  # by processes that have ended
 
     def started(self, slot: int, *, again: bool) -> None:
         """Count it if it is a restart."""
@@ -84,9 +93,15 @@ class ProcessMetrics(Collector):
         with self._lock:
             self._living[slot] = {(name, labels): value for name, labels, value in samples}
 
+    def refused(self, slot: int, last: Sequence[Refused]) -> None:
+        """These instead of what it told before."""
+        with self._lock:
+            self._refused[slot] = last
+
     def ended(self, slot: int) -> None:
         """Keep what it counted."""
         with self._lock:
+            self._refused_before = _last([*self._refused_before, *self._refused.pop(slot, ())])
             self._ended = with_ended(self._ended, self._living.pop(slot, {}))
 
     def counted(self, states: Mapping[str, int]) -> None:
@@ -99,13 +114,23 @@ class ProcessMetrics(Collector):
         with self._lock:
             return merge([*self._living.values(), self._own], self._ended)
 
+    def look(self) -> Look:
+        """Each process as it reported last, and the rest, with all its families."""
+        with self._lock:
+            rest = {series: float(value) for series, value in self._ended.items()} | self._own
+            refused = _last([*self._refused_before, *(item for several in self._refused.values() for item in several)])
+            return Look(dict(self._living), rest, refused)
+
     def exposition(self) -> bytes:
         """Prometheus text format, in the table's order."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
         """One family for each metric of the table."""
-        families = {spec.name: Metric(spec.name.removesuffix("_total"), spec.meaning, spec.kind) for spec in TABLE}
+        families = {
+            spec.name: Metric(spec.name.removesuffix("_total"), spec.meaning, spec.kind)
+            for spec in (*TABLE, *PROCESS_TABLE)
+        }
         for (name, labels), value in self.samples().items():
             families[_SPECS[name].name].add_sample(name, dict(labels), value)
         return families.values()

@@ -5,16 +5,35 @@ at-least-once), never what an aborted transaction produced; `inference_batches_t
 and the batch histograms count work done, committed or not.
 """
 
-from collections.abc import Set
+from collections import deque
+from collections.abc import Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
-from app.facts import BatchScored, CacheLookups, Committed, PaceState, Pulse, Sample, Serving, ShadowCounted
+from app.facts import (
+    BatchScored,
+    CacheLookups,
+    Committed,
+    Lag,
+    PaceState,
+    Pulse,
+    Refused,
+    Sample,
+    Serving,
+    ShadowCounted,
+)
 from app.observe.column_histogram import ColumnHistogram
 from app.records import TopicPartition
 
@@ -219,7 +238,21 @@ TABLE = (
     ),
 )  # fmt: skip
 
+# Of the process itself, by prometheus_client's own collector; where there is no /proc there are none.
+PROCESS_TABLE = (
+    MetricSpec(
+        "process_cpu_seconds_total", "counter", "seconds", (), "CPU time, of the program and of the system for it."
+    ),
+    MetricSpec("process_resident_memory_bytes", "gauge", "bytes", (), "Memory in use.", merge="sum"),
+    MetricSpec("process_virtual_memory_bytes", "gauge", "bytes", (), "Addresses in use.", merge="sum"),
+    MetricSpec("process_start_time_seconds", "gauge", "seconds", (), "Since the epoch: when it was started."),
+    MetricSpec("process_open_fds", "gauge", "files", (), "Open files and connections.", merge="sum"),
+    MetricSpec("process_max_fds", "gauge", "files", (), "How many of these it may have.", merge="sum"),
+)  # fmt: skip
+
 _LagSeries = tuple[str, TopicPartition]  # metric name and the partition it is about
+
+REFUSED_KEPT = 20  # dead letters that the live page shows
 
 CAPACITY_SMOOTHING = 0.3  # weight of the newest second; a handful of seconds settle it
 
@@ -242,6 +275,9 @@ class Metrics:
                 histogram = ColumnHistogram(spec.name, spec.meaning, spec.labels, spec.bounds)
                 self.histograms[spec.name] = histogram
                 self._registry.register(histogram)
+        ProcessCollector(registry=self._registry)
+        self.refused: deque[Refused] = deque(maxlen=REFUSED_KEPT)
+        self.lag: dict[str, Mapping[TopicPartition, Lag]] = {}  # by pipeline; each replaced, never changed
         self._providers: dict[tuple[str, str], str] = {}
         self._busy: dict[str, float] = {}
         self._capacity: dict[str, float] = {}
@@ -257,6 +293,19 @@ class Metrics:
             for family in self._registry.collect()
             for sample in family.samples
         )
+
+    def some_samples(self, families: frozenset[str]) -> list[Sample]:
+        """The samples of these families only, which is quicker."""
+        kinds: tuple[Mapping[str, Counter | Gauge | ColumnHistogram], ...] = (
+            self.counters, self.gauges, self.histograms,
+        )  # fmt: skip
+        return [
+            (sample.name, tuple(sample.labels.items()), sample.value)
+            for collectors in kinds
+            for name in families & collectors.keys()
+            for family in collectors[name].collect()
+            for sample in family.samples
+        ]
 
     def model_loaded(self, model: str, version: str, load_s: float) -> None:
         """A model version was loaded, verified and warmed up."""
@@ -343,6 +392,8 @@ class PipelineObserver:
                 self._counters["inference_dead_letters_total"].labels(self._pipeline, stage.value, reason.value).inc(
                     count
                 )
+            for item in outcomes.refused:
+                self._metrics.refused.append(replace(item, pipeline=self._pipeline, at_ms=fact.at_ms))
         latencies_s = fact.latencies_s()
         self._histograms["inference_end_to_end_latency_seconds"].observe((self._pipeline,), latencies_s)
         if self._slo_s is not None:
@@ -392,6 +443,8 @@ class PipelineObserver:
 
     def revoked(self, sources: Set[TopicPartition]) -> None:
         """Export nothing any more about these partitions."""
+        left = self._metrics.lag.get(self._pipeline, {})
+        self._metrics.lag[self._pipeline] = {at: lag for at, lag in left.items() if at not in sources}
         self._remove_lag({series for series in self._exported if series[1] in sources})
 
     def pulse(self, fact: Pulse) -> None:
@@ -401,6 +454,7 @@ class PipelineObserver:
         self._gauges["inference_waiting_partitions"].labels(self._pipeline).set(fact.waiting_partitions)
         if fact.pace is not None:
             self._pace(fact.pace)
+        self._metrics.lag[self._pipeline] = fact.lag
         values: dict[_LagSeries, float] = {("inference_lag_records", at): lag.records for at, lag in fact.lag.items()}
         values |= {
             ("inference_lag_seconds", at): lag.seconds for at, lag in fact.lag.items() if lag.seconds is not None
@@ -479,15 +533,14 @@ def metrics_page() -> str:
         "| name | type | unit | labels | meaning | merged |",
         "|---|---|---|---|---|---|",
     ]
-    for spec in TABLE:
+    for spec in (*TABLE, *PROCESS_TABLE):
         labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
         merged = spec.merge if spec.kind == "gauge" else "sum"
         lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} | {merged} |")
     lines += [
         "",
         "Group-wide figures (`inference_group_lag_records`, `inference_group_lag_seconds`,",
-        "`inference_desired_replicas`) come from the lag exporter, which lives when no worker does; it is not there",
-        "yet, and neither are they.",
+        "`inference_desired_replicas`) come from the lag exporter, which lives when no worker does: see below.",
         "",
     ]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ instance has. Names of classes and features come from manifests, so there are fe
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
 from app.observe.metrics import MetricSpec
 
@@ -142,6 +142,7 @@ class MonitorMetrics:
                 self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
             else:
                 self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
+        ProcessCollector(registry=self._registry)
 
     def exposition(self) -> bytes:
         """Prometheus text format."""
@@ -169,7 +170,8 @@ def monitor_metrics_page() -> str:
         "## The monitor",
         "",
         "Of `inference-worker monitor`, from `app/observe/monitor_metrics.py`. Gauges of versions are of the last",
-        "complete window, or of the outcome window; they go with what they tell of.",
+        "complete window, or of the outcome window; they go with what they tell of. Those of its process,",
+        "`process_…`, are as the worker's.",
         "",
         "| name | type | unit | labels | meaning |",
         "|---|---|---|---|---|",

@@ -55,6 +55,14 @@ def dead_letter_of(record: Record, rejection: Rejection, model: str, version: st
     )
 
 
+_VALUE = re.compile(r"( is ).*(, (?:allowed|expected|more than) )", re.DOTALL)
+
+
+def without_the_value(message: str) -> str:
+    """A rejection's message for those who may not see what records hold: "age is …, allowed 18 to 120"."""
+    return _VALUE.sub(r"\1…\2", message)[:MAX_MESSAGE_CHARS]
+
+
 SLOTS = 16  # of a window: dead letters of one slot are forgotten together, with the last of them
 _ENTRY = re.compile(r"(\d{1,9})@(\d{1,15})")
 _Entries = deque[tuple[float, int]]  # (when, how many)

@@ -13,8 +13,8 @@ from app.answering.lineup import Lineup
 from app.answering.parts import Part, part_of, parts_of
 from app.clock import Clock
 from app.errors import Reason, Stage
-from app.facts import BatchScored, Outcomes
-from app.pipeline.dead_letter import dead_letter_of
+from app.facts import BatchScored, Outcomes, Refused
+from app.pipeline.dead_letter import dead_letter_of, without_the_value
 from app.pipeline.decode import Decoder
 from app.pipeline.infer import Inference, OutputPolicy
 from app.pipeline.summary import LookedAt, SummedRows
@@ -25,11 +25,13 @@ from app.records import (
     IntArray,
     Origin,
     Predictions,
+    Record,
     Rejection,
     predictions_of,
 )
 
 MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
+REFUSED_KEPT = 20  # of a batch, for people: the live page shows no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ class Chain:
                 timestamps_ms=part.timestamps_ms,
                 confidence=inference.confidence,
                 answered_by=answerer.answered_by,
+                refused=tuple(_refused(batch.records[item.row], item, m.version) for item, m in blamed[-REFUSED_KEPT:]),
             ),
             _summed(reply, inference, origin, now_ms),
         )
@@ -206,6 +209,14 @@ class Chain:
             )
             for size, row in zip(sizes.tolist(), rows.tolist(), strict=True)
         ]  # fmt: skip
+
+
+def _refused(record: Record, item: Rejection, version: str) -> Refused:
+    message = without_the_value(item.message)
+    return Refused(
+        record.topic(), record.partition(), record.offset(),
+        item.stage.value, item.reason.value, item.error, message, version,
+    )  # fmt: skip
 
 
 def _summed(reply: Reply, inference: Inference, origin: Origin, now_ms: int) -> SummedRows | None:

@@ -9,12 +9,13 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from threading import Thread
 
 import structlog
 
-from app.facts import ProcessReport, Sample
+from app.facts import ProcessReport, Refused, Sample
 from app.worker.process import EXIT_DRAINED, WorkerProcess
 
 REPORT_EVERY_S = 1.0
@@ -25,16 +26,18 @@ SEND_WITHIN_S = 5.0  # a frozen supervisor keeps nobody from ending; the torn li
 
 def report_line(report: ProcessReport) -> bytes:
     """A report as it goes over the line, with its line feed. Not orjson, to which NaN is null."""
-    return json.dumps([report.stuck, report.awaits, report.samples]).encode() + b"\n"
+    refused = [astuple(item) for item in report.refused]
+    return json.dumps([report.stuck, report.awaits, report.samples, refused]).encode() + b"\n"
 
 
 def report_of(line: bytes) -> ProcessReport:
     """The report again. Raises ValueError or TypeError if it is none."""
-    stuck, awaits, samples = json.loads(line)
+    stuck, awaits, samples, refused = json.loads(line)
     return ProcessReport(
         stuck,
         awaits,
         tuple((name, tuple((key, text) for key, text in labels), value) for name, labels, value in samples),
+        tuple(Refused(*item) for item in refused),
     )
 
 
@@ -46,14 +49,20 @@ class SupervisorLine:
         self._socket.settimeout(SEND_WITHIN_S)
         self._process: WorkerProcess | None = None
         self._samples: Callable[[], tuple[Sample, ...]] = tuple
+        self._refused: Callable[[], Iterable[Refused]] = tuple
         self._closing = False
         self._began = time.monotonic()
         self._thread = Thread(target=self._run, name="supervisor-line", daemon=True)
         self._thread.start()
 
-    def begin(self, process: WorkerProcess, samples: Callable[[], tuple[Sample, ...]]) -> None:
-        """From now on report on this one; it is drained when the supervisor dies."""
-        self._samples = samples
+    def begin(
+        self,
+        process: WorkerProcess,
+        samples: Callable[[], tuple[Sample, ...]],
+        refused: Callable[[], Iterable[Refused]] = tuple,
+    ) -> None:
+        """From now on report on this one; it is drained when the supervisor dies. refused: its last dead letters."""
+        self._samples, self._refused = samples, refused
         self._process = process
 
     def close(self) -> None:
@@ -87,7 +96,7 @@ class SupervisorLine:
         process = self._process
         stuck = process.alive() if process is not None else self._starts_for_ever()
         try:
-            self._socket.sendall(report_line(ProcessReport(stuck, awaits, self._samples())))
+            self._socket.sendall(report_line(ProcessReport(stuck, awaits, self._samples(), tuple(self._refused()))))
         except OSError:
             return  # there is nobody left; if so, the next turn finds out
 

@@ -190,6 +190,8 @@ class Supervisor:
     def _heard(self, slot: _Slot, report: ProcessReport) -> None:
         slot.report = report
         self._observer.reported(slot.number, report.samples)
+        if report.refused:
+            self._observer.refused(slot.number, report.refused)
         if report.stuck is None:
             slot.unwell_s = 0.0
         if report.awaits is None:

@@ -8,6 +8,7 @@ whole stack that outlives its starter. `python -m deploy.local` is the command o
     file_lock.py        one process at a time, bounded in time
     json_record.py      small facts on disk, never half-written
     artifacts.py        what is fetched or built, once per machine, whole or not at all
+    go_modules.py       Go commands built, files of Go modules fetched
     process.py          a server process that outlives us, and is never mistaken for another one
     local_server.py     the life of a server in a directory, whichever it is
     broker_config.py    the broker's properties: small, quick to fail over, close to production in all else
@@ -16,6 +17,9 @@ whole stack that outlives its starter. `python -m deploy.local` is the command o
     object_store.py     an S3 server over a folder
     schema_registry.py  Apicurio with the Confluent-compatible API
     redis_server.py     a Redis that keeps nothing on disk
+    nginx_server.py     an nginx that runs a configuration of ours
+    prometheus_server.py        a Prometheus that runs a configuration of ours
+    prometheus_questions.py     what a Prometheus answers, as plain data
     stack.py            up, down, status; what lives in a stack directory
     guardian.py         takes a stack down when the process it serves is gone
 """

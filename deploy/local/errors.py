@@ -5,6 +5,7 @@ StackError
   StartFailed       a server ended, or was not ready in time; carries the tail of its log
   StackMismatch     the directory holds a stack of another shape than the one asked for
   StackBusy         another process has been working on the same directory for too long
+  QueryRefused      Prometheus does not answer a question; carries what it said
 """
 
 
@@ -26,3 +27,7 @@ class StackMismatch(StackError):
 
 class StackBusy(StackError):
     """Another process held the directory's lock until our deadline."""
+
+
+class QueryRefused(StackError):
+    """Prometheus did not answer a question: it is wrong, or too large, or nobody is there."""

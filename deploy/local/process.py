@@ -190,7 +190,8 @@ def _wait_for_end(process: psutil.Process, *, deadline: float) -> None:
 def _has_ended(process: psutil.Process) -> bool:
     """Tell whether the process is gone or a zombie: psutil's own wait goes on until its parent buries it."""
     with contextlib.suppress(ChildProcessError):  # that is us if we started it; else somebody else has to
-        os.waitpid(process.pid, os.WNOHANG)
+        if os.waitpid(process.pid, os.WNOHANG) == (0, 0):
+            return False  # ours: a zombie may still have threads that end, and with them the ports it listened on
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -99,3 +99,18 @@ def test_a_build_that_cannot_fetch_its_sources_says_so_and_leaves_nothing(cache,
     with pytest.raises(DownloadFailed, match=r"toxiproxy-.* in 3 attempts: .*disabled by GOPROXY=off"):
         artifacts.toxiproxy_server()
     assert [path.name for path in cache.iterdir() if not path.name.endswith((".lock", ".partial"))] == []
+
+
+@pytest.mark.parametrize("program", [artifacts.promtool, artifacts.prometheus_executable])
+def test_a_machine_without_prometheus_and_without_apt_is_told_to_install_it(cache, monkeypatch, program):
+    monkeypatch.setattr(artifacts.shutil, "which", lambda name, path=None: None)
+
+    with pytest.raises(DownloadFailed, match="install prometheus"):
+        program()
+
+
+def test_the_prometheus_that_is_installed_is_taken(cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(artifacts.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+
+    assert str(artifacts.prometheus_executable()) == "/usr/bin/prometheus"
+    assert not cache.exists()

@@ -44,9 +44,23 @@ def shown(merged):
     }
 
 
+def what_it_did(page):
+    """The page up to what the operating system tells of the process, which is another at each look."""
+    return page.partition(b"# HELP process_")[0]
+
+
 def test_the_page_of_one_process_is_its_own():
     metrics = process(lag={0: (5, 1.5)})
-    assert together(metrics).exposition() == metrics.exposition()
+    assert what_it_did(together(metrics).exposition()) == what_it_did(metrics.exposition())
+
+
+def test_memory_and_processor_time_are_added_up_and_a_restart_shows():
+    page = shown(together(process(), process()))
+    (alone,) = (value for name, value in shown(together(process())).items() if "resident_memory" in name)
+    assert page["process_resident_memory_bytes{}"] > 1.5 * alone
+    assert page["process_cpu_seconds_total{}"] > 0
+    starts = {("process_start_time_seconds", ()): 100.0}, {("process_start_time_seconds", ()): 200.0}
+    assert merge(starts)["process_start_time_seconds", ()] == 200.0
 
 
 def test_counters_and_histograms_are_added_up():
