@@ -12,10 +12,10 @@ OPENMP := .venv/lib/openmp
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pytorch test-clusters test-airflow test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
+.PHONY: help install demo test test-pytorch test-clusters test-airflow compose-config test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with everything, as locked in uv.lock
 
@@ -48,6 +48,9 @@ test-airflow: install ## the DAG of deploy/airflow under a real Airflow
 	$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'apache-airflow-core>=3,<4' --with apache-airflow-task-sdk \
 	  --with pytest env AIRFLOW_HOME="$$(mktemp -d)" python -m pytest --noconftest -c /dev/null --rootdir . -p no:cacheprovider tests/airflow/score_dag.py
 
+compose-config: install ## docker-compose.yml as Docker Compose itself reads it; built first, three minutes of CPU time
+	$(BIN)/python -m pytest tests/deploy/compose_config.py
+
 test-quick: install ## the tests that need no broker
 	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest -m "not broker" -q
 
@@ -57,6 +60,8 @@ check: install ## format, lint, types, imports, generated docs, security lint, a
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m deploy.grafana --check
+	$(BIN)/python -m deploy.kubernetes --check
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app loadgen deploy
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-files uv.lock
 	$(MAKE) --no-print-directory test
@@ -83,8 +88,10 @@ chaos: install ## 200 random faults over a million events on three brokers, half
 fuzz: install ## a million mutated datums through the real decoders, in processes of their own
 	$(BIN)/python -m tests.fuzz.decoders --datums 1000000
 
-docs: install ## write docs/CONFIG.md and docs/METRICS.md from the code
+docs: install ## write what is made from the code: docs/CONFIG.md, docs/METRICS.md, dashboards, PrometheusRules
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m deploy.grafana
+	$(BIN)/python -m deploy.kubernetes
 
 protos: install ## write app/grpc_api from schemas/grpc
 	$(BIN)/python -m app.grpc_api.generate
