@@ -29,7 +29,7 @@ from app.scoring.plan import PLAN_FILE, InputFile, Plan, parsed_plan
 from app.scoring.rows_in import CsvPolicy, CsvRows, OpenFile, ParquetRows, RowsFile
 from app.scoring.rows_out import Format
 from app.scoring.scorer import Scorer
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from app.wiring import named_store
 
 Told = Callable[[int, int, int | None], None]  # rows done, of them rejected, rows there are if that can be known
@@ -66,6 +66,7 @@ def order_of(
     delimiter: str,
     missing: Sequence[str],
     bad_output: BadOutput,
+    multiline: bool = False,
 ) -> ScoreOrder:
     """The order, from what a command line can say."""
     return ScoreOrder(
@@ -77,7 +78,7 @@ def order_of(
         tuple(keep),
         output,
         chunk_rows,
-        CsvPolicy(delimiter, tuple(missing)),
+        CsvPolicy(delimiter, tuple(missing), multiline),
         OutputPolicy(bad_output),
     )
 
@@ -122,6 +123,7 @@ def _score_files(order: ScoreOrder, store: str | None, settings_file: Path | Non
     if settings_file is not None:
         settings = load_settings(settings_file)
         runtime = RuntimePolicy(cpu_quota(), max_rows=MAX_ROWS, providers=settings.models.providers)
+        _check_no_handler(settings, order.model)
     with _about_data():
         inputs = _inputs(order.source)
         out = _folder(order.target, order.source)
@@ -148,6 +150,17 @@ def _score_files(order: ScoreOrder, store: str | None, settings_file: Path | Non
     return ScoreReport(out.url, plan.model, versions, page.revision, len(inputs), sums.answered, sums.rejected)
 
 
+def _check_no_handler(settings: Settings, model: str) -> None:
+    """Raises BadSettings if these settings give the model's answers by a handler: files would get others."""
+    for pipeline in settings.pipelines:
+        if pipeline.model == model and pipeline.handler is not None:
+            raise BadSettings(
+                f"pipelines.{pipeline.name}.handler: {pipeline.handler} makes the answers of {model!r} in the stream "
+                "and over REST, and `score` has no handlers: its answers would be others. With --store in place of "
+                "--config it scores by the manifest alone"
+            )
+
+
 def _asked(order: ScoreOrder, inputs: Sequence[_Input], output: Format) -> Plan:
     """What is asked for; who answers is not decided yet."""
     return Plan(
@@ -160,6 +173,7 @@ def _asked(order: ScoreOrder, inputs: Sequence[_Input], output: Format) -> Plan:
         chunk_rows=order.chunk_rows,
         delimiter=order.csv.delimiter,
         missing=order.csv.missing,
+        multiline=order.csv.multiline,
         bad_output=order.outputs.bad_output,
         rollout=None,
         digests={},

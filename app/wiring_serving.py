@@ -28,6 +28,7 @@ from app.models.rollout import ShadowRollout
 from app.observe.log import configure_logs
 from app.observe.metrics import Metrics, PipelineObserver, RequestMetrics
 from app.pipeline.infer import OutputPolicy
+from app.serving.admission import OpenBytes
 from app.serving.core import OnlineCore, OnlinePolicy
 from app.serving.gate import Gate, TokenPolicy
 from app.serving.grpc_calls import Calls
@@ -35,6 +36,7 @@ from app.serving.grpc_server import GrpcPolicy, GrpcServer, GrpcTls
 from app.serving.grpc_services import grpc_services
 from app.serving.rest import Routes, application
 from app.serving.rest_calls import RestPolicy
+from app.serving.rest_connections import PROBES
 from app.serving.rest_plain import Served
 from app.serving.rest_server import RestServer, ServerPolicy, ServerTls
 from app.settings import Pipeline, Settings, load_settings
@@ -48,6 +50,7 @@ from app.wiring import (
 )
 
 EXIT_DRAINED, EXIT_DRAIN_DEADLINE = 0, 3
+MOST_UNKNOWN_CALLS = 4_000  # of gRPC, on their way to the gate: it ends those it does not let in at once
 # A slow model's thread and the loop take turns at the interpreter lock; with Python's 5 ms a batch waits that long for
 # each of its turns while the loop is busy.
 SWITCH_INTERVAL_S = 0.0005
@@ -66,7 +69,7 @@ async def _serve(settings: Settings) -> int:
     ending = asyncio.Event()
     opened = {pipeline.model: _OnlineModel(settings, pipeline, metrics, clock) for pipeline in _distinct(settings)}
     default = _default(settings)
-    gate = gate_of(settings, clock)
+    gate, held = gate_of(settings, clock), OpenBytes(serving.limits.open_bytes)
     app = application(
         {name: model.served for name, model in opened.items()},
         default.model,
@@ -75,10 +78,12 @@ async def _serve(settings: Settings) -> int:
         RequestMetrics(metrics, "rest"),
         metrics.exposition,
         ending,
+        held,
     )
     server = RestServer(app, _server_policy(settings))
-    grpc = grpc_server(settings, gate, [model.core for model in opened.values()], metrics, ending)
-    _end_on_signals(ending)
+    grpc = grpc_server(settings, gate, [model.core for model in opened.values()], metrics, ending, held)
+    leaving = asyncio.Event()
+    _end_on_signals(leaving)
     if grpc is not None:
         grpc.reserve()
     await server.start()
@@ -91,7 +96,7 @@ async def _serve(settings: Settings) -> int:
         tls=serving.tls.cert_file is not None,
     )
     opening = [asyncio.create_task(model.open(settings.models.rollout_poll_s)) for model in opened.values()]
-    waiting = asyncio.create_task(ending.wait())
+    waiting = asyncio.create_task(leaving.wait())
 
     async def opened_all() -> None:
         if grpc is not None:  # not before: no proxy can tell "no model is ready" in a gRPC answer from any other
@@ -102,6 +107,10 @@ async def _serve(settings: Settings) -> int:
         await _until_over(opening, waiting, opened_all)
         return EXIT_DRAINED
     finally:
+        if leaving.is_set():  # nobody is sent here any more, once everybody has heard of it
+            for model in opened.values():
+                model.core.leave()
+            await asyncio.sleep(serving.drain_delay_s)
         ending.set()
         for task in (*opening, waiting):
             task.cancel()
@@ -208,7 +217,12 @@ class _OnlineModel:
 
 
 def grpc_server(
-    settings: Settings, gate: Gate, cores: Sequence[OnlineCore], metrics: Metrics, ending: asyncio.Event
+    settings: Settings,
+    gate: Gate,
+    cores: Sequence[OnlineCore],
+    metrics: Metrics,
+    ending: asyncio.Event,
+    held: OpenBytes | None = None,
 ) -> GrpcServer | None:
     """What answers gRPC over the same cores, if it is wanted. cores: the default model's first."""
     serving, limits, tls = settings.serving, settings.serving.limits, settings.serving.tls
@@ -218,14 +232,22 @@ def grpc_server(
         host=serving.host,
         port=serving.grpc.port,
         max_message_bytes=limits.body_bytes,
-        max_calls=limits.concurrent_requests,
+        max_open=4 * limits.concurrent_requests + MOST_UNKNOWN_CALLS,
         max_connection_age_s=serving.grpc.connection_age_s,
         reflection=serving.grpc.reflection,
         tls=GrpcTls(tls.cert_file, tls.key_file, tls.client_ca_file, tls.secret("key_password"))
         if tls.cert_file and tls.key_file
         else None,
     )
-    calls = Calls(gate, RequestMetrics(metrics, "grpc"), answer_s=limits.answer_s, receive_s=limits.receive_s)
+    calls = Calls(
+        gate,
+        RequestMetrics(metrics, "grpc"),
+        answer_s=limits.answer_s,
+        receive_s=limits.receive_s,
+        idle_s=limits.idle_s,
+        most=limits.concurrent_requests,
+        held=held,
+    )
     services = grpc_services(calls, cores, ending)
     return GrpcServer(policy, services, lambda: all(core.ready for core in cores), calls, ending)
 
@@ -291,6 +313,7 @@ def _routes(settings: Settings) -> Routes:
         cors_origins=serving.cors_origins,
         health=serving.health_route,
         predict=serving.predict_route,
+        open_description=serving.access.open_description,
         policy=RestPolicy(limits.body_bytes, limits.concurrent_requests, limits.answer_s),
     )
 
@@ -305,19 +328,20 @@ def _server_policy(settings: Settings) -> ServerPolicy:
         idle_s=limits.idle_s,
         connections=limits.connections,
         message_bytes=limits.body_bytes,
+        probes=(*PROBES, *([serving.health_route] if serving.health_route else [])),
         tls=ServerTls(tls.cert_file, tls.key_file, tls.secret("key_password"), tls.client_ca_file)
         if tls.cert_file and tls.key_file
         else None,
     )
 
 
-def _end_on_signals(ending: asyncio.Event) -> None:
+def _end_on_signals(leaving: asyncio.Event) -> None:
     """SIGTERM and SIGINT drain; a second one ends the process at once."""
 
     def end() -> None:
-        if ending.is_set():
+        if leaving.is_set():
             os._exit(EXIT_DRAIN_DEADLINE)
-        ending.set()
+        leaving.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,9 +7,11 @@ begins with the field. A number is a number: text, true and false are none, and 
 34.5. Arrow follows nested lists by recursion: rows are nested no deeper than the JSON parser lets them (1,024).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from reprlib import Repr
 from typing import Any, cast
 
 import numpy as np
@@ -23,8 +25,10 @@ from app.specs import Feature, InputSpec, OneHotFeature, OrdinalFeature, TensorF
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 # What Arrow raises at values that are of another type than it was told, or than their neighbours.
-ODD = (pa.ArrowException, ValueError, TypeError, OverflowError)
+ODD = (pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError)
 LONGEST_VALUE = 64  # characters of a refused value quoted in a message
+_NUMBERS = (int, float, np.number, type(None))
+DEEPEST_VALUE = 4  # lists in lists that a message shows: repr() itself follows them until the stack is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,12 @@ class EventColumns:
 
     def _matrix(self, rows: Sequence[object], refused: dict[int, Rejection]) -> Array:
         """(n, width) float64, NaN where nothing is; rows that are no vectors are refused and zero."""
+        lists_only = set(map(type, rows)) <= {list, tuple}
+        if not lists_only or set(map(len, cast("Sequence[list[object]]", rows))) - {self.width}:
+            return self._matrix_row_by_row(rows, refused)  # before a long row becomes a long column
         try:
             lists = _lists(rows)
         except ODD:
-            return self._matrix_row_by_row(rows, refused)
-        lengths = np.diff(lists.offsets.to_numpy())
-        if lists.null_count or (lengths != self.width).any():
             return self._matrix_row_by_row(rows, refused)
         return _floats(lists.flatten()).reshape(len(rows), self.width)
 
@@ -140,8 +144,11 @@ class EventColumns:
             try:
                 matrix[row] = _floats(_lists([given]).flatten())
             except ODD:
-                at = next(at for at, value in enumerate(given) if not _is_number(value))
-                refused[row] = _bad(row, f"features[{at}]", given[at], "a number or null")
+                at = next((at for at, value in enumerate(given) if not _is_number(value)), None)
+                if at is None:  # each is one, and Arrow has no type for all of them: 2**62 + 1 beside 0.5
+                    matrix[row] = _as_floats(given)
+                else:
+                    refused[row] = _bad(row, f"features[{at}]", given[at], "a number or null")
         return matrix
 
     def _bad_width(self, row: int, given: object) -> Rejection:
@@ -238,7 +245,15 @@ def _numbers(values: list[object], kind: pa.DataType) -> pa.Array:
 
 
 def _number_lists(values: list[object], kind: pa.DataType) -> pa.Array:
-    found = _own_type(values, _elements(values))
+    if not set(map(type, values)) <= {list, tuple, np.ndarray, type(None)}:
+        raise TypeError
+    try:
+        found = _own_type(values, _elements(values))
+    except ODD:
+        alone = values[0] if len(values) == 1 and pa.types.is_floating(kind.value_type) else None
+        if not isinstance(alone, list) or not all(map(_is_number, alone)):
+            raise
+        found = pa.array([[None if number is None else float(number) for number in alone]])
     if pa.types.is_null(found.type):
         return pa.nulls(len(values), kind)
     if not pa.types.is_list(found.type) or not _is_numeric(found.type.value_type):
@@ -247,8 +262,11 @@ def _number_lists(values: list[object], kind: pa.DataType) -> pa.Array:
 
 
 def _own_type(values: Sequence[object], scalars: Iterable[object]) -> pa.Array:
-    """As the type that Arrow finds in them; raises one of ODD where it would take true beside 2.5 for 1.0."""
-    if not {bool, np.bool_}.isdisjoint(map(type, scalars)):
+    """As the type that Arrow finds in numbers and None. Raises one of ODD for all else.
+
+    Said before Arrow looks: it would take true beside 2.5 for 1.0, and seconds for lists in lists in lists.
+    """
+    if not all(issubclass(kind, _NUMBERS) and kind is not bool for kind in set(map(type, scalars))):
         raise TypeError
     return pa.array(values)
 
@@ -277,10 +295,15 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    try:
-        return _is_numeric(pa.array([value]).type)
-    except ODD:
-        return False
+    """Or None. Whole numbers of more than 64 bits are none."""
+    if type(value) is int:
+        return -(2**63) <= value < 2**64
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
+
+
+def _as_floats(numbers: Sequence[object]) -> list[float]:
+    """NaN for None. Each of them is a number."""
+    return [math.nan if number is None else float(cast("float", number)) for number in numbers]
 
 
 def _floats(values: pa.Array) -> Array:
@@ -332,6 +355,9 @@ def _rejection(row: int, reason: Reason, message: str) -> Rejection:
 
 
 def _short(value: object, *, quoted: bool = True) -> str:
-    """A refused value for a message, at most LONGEST_VALUE characters of it."""
-    text = repr(value) if quoted else str(value)
+    """A refused value for a message, at most LONGEST_VALUE characters of it, however large or deep it is."""
+    shown = Repr()
+    shown.maxlevel, shown.maxlist, shown.maxdict = DEEPEST_VALUE, LONGEST_VALUE, LONGEST_VALUE
+    shown.maxstring = shown.maxlong = shown.maxother = 4 * LONGEST_VALUE  # it cuts in the middle, this at the end
+    text = shown.repr(value) if quoted else str(value)
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"

@@ -65,6 +65,12 @@ def score(
             "--missing", metavar="TEXT", help="A CSV cell that says this has no value, as an empty one. Repeatable."
         ),
     ] = None,
+    multiline: Annotated[
+        bool,
+        typer.Option(
+            "--multiline", help="Cells of CSV in quotes may hold line breaks; a quote left open then refuses the file."
+        ),
+    ] = False,
     bad_output: Annotated[
         BadOutput, typer.Option(help="What becomes of a row with an output that the manifest does not allow.")
     ] = BadOutput.REJECT,
@@ -95,6 +101,7 @@ def score(
         chunk_rows=chunk_rows,
         delimiter=delimiter,
         missing=missing or [],
+        multiline=multiline,
         bad_output=_BAD_OUTPUT[bad_output],
     )
     columns = (

@@ -1,5 +1,6 @@
 """A folder that part files appear in whole: written aside, made durable, then linked to a name that nobody has."""
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -7,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
+from weakref import finalize
 
 import pyarrow as pa
 
 from app.errors import BadSettings, NotReachable
 
 ASIDE = "_tmp"  # readers of data sets leave out what begins with an underscore
+LOCK = "writer"  # held by whoever drafts beside it; the system gives it back when the process is gone
+MOST_TRIES = 5  # to make a folder that somebody else tidies away at the same time
 
 
 class Folder(Protocol):
@@ -55,6 +59,8 @@ class LocalFolder:
         if path.exists() and not path.is_dir():
             raise BadSettings(f"{path} is a file; answers go into a folder of part files")
         self._path = path
+        self._drafts = path / ASIDE / uuid.uuid4().hex  # its own: others may tidy theirs while it writes
+        self._unlock: finalize[[int], LocalFolder] | None = None  # at the latest when this object goes
         self.url = str(path)
 
     def names(self) -> set[str]:
@@ -90,14 +96,21 @@ class LocalFolder:
         self._write(name, content, lambda draft, target: draft.replace(target))
 
     def tidy(self) -> None:
-        """Remove what killed writers left."""
-        shutil.rmtree(self._path / ASIDE, ignore_errors=True)
+        """Remove what killed writers left, and nothing of those that are still at work."""
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
+        with suppress(OSError):
+            for drafts in (self._path / ASIDE).iterdir():
+                if _is_left(drafts):
+                    shutil.rmtree(drafts)
+            (self._path / ASIDE).rmdir()  # if that was all
 
     def _write(self, name: str, content: bytes | pa.Buffer, place: Callable[[Path, Path], object]) -> None:
-        target, draft = self._path / name, self._path / ASIDE / uuid.uuid4().hex
+        target, draft = self._path / name, self._drafts / uuid.uuid4().hex
         with self._telling(f"cannot write {target}"):
-            for folder in (target.parent, draft.parent):
-                folder.mkdir(parents=True, exist_ok=True)
+            _made(target.parent)
+            self._hold()
             try:
                 with draft.open("wb") as file:
                     file.write(content)
@@ -110,6 +123,17 @@ class LocalFolder:
                 raise
             _sync(target.parent)
 
+    def _hold(self) -> None:
+        """The folder for drafts is there, and locked."""
+        while self._unlock is None:
+            _made(self._drafts)
+            lock = os.open(self._drafts / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if (self._drafts / LOCK).exists():  # else somebody tidied it away before it was locked
+                self._unlock = finalize(self, os.close, lock)
+            else:
+                os.close(lock)
+
     @contextmanager
     def _telling(self, what: str) -> Iterator[None]:
         try:
@@ -119,6 +143,27 @@ class LocalFolder:
         except OSError as exc:
             refused = isinstance(exc, PermissionError | NotADirectoryError | IsADirectoryError)
             raise (BadSettings if refused else NotReachable)(f"{what}: {exc.strerror or exc}") from exc
+
+
+def _made(folder: Path) -> None:
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            if not left:
+                raise
+        else:
+            return
+
+
+def _is_left(drafts: Path) -> bool:
+    """Whether nobody writes there any more; a folder without a lock is only being made."""
+    try:
+        with (drafts / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(folder: Path) -> None:

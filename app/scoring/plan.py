@@ -40,6 +40,7 @@ class Plan(Spec):
     chunk_rows: Annotated[int, Field(gt=0)]
     delimiter: str
     missing: tuple[str, ...]
+    multiline: bool = False
     bad_output: str
     rollout: Mapping[str, Any] | None
     digests: Mapping[str, str]

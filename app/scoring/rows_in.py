@@ -16,9 +16,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from app.errors import BadSettings, InputDamaged, SchemaIncompatible
+from app.scoring.quote_guard import QuoteGuard, QuoteParity
 from app.scoring.utf8_guard import SUBSTITUTE, Utf8Guard
 
 BATCH_ROWS = 65_536  # of the shipped models' columns about 3 MB: large against a call, small against memory
+BATCH_BYTES = 64 << 20  # of rows that are wider than a kilobyte: tensors and answers of a batch are a few times that
+PROBE_ROWS = 64  # read to learn how wide rows are: what a file says of its size is said of its encoding
 READ_BUFFER_BYTES = 1 << 20  # so much of each column is read at a time, however large a row group is
 CSV_BLOCK_BYTES = 4 << 20  # the longest line there may be
 LONGEST_LINE = 1_000  # characters kept of a line that is no row
@@ -46,10 +49,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class CsvPolicy:
-    """missing: what a cell without a value says; an empty one always does, if it has no quotes."""
+    """missing: what a cell without a value says; an empty one always does, if it has no quotes.
+
+    multiline: whether a cell in quotes may hold line breaks; see `quote_guard` for what an open quote costs then.
+    """
 
     delimiter: str = ","
     missing: tuple[str, ...] = ()
+    multiline: bool = False
 
 
 class RowsFile(Protocol):
@@ -101,7 +108,8 @@ class ParquetRows:
         with _reading(self.name), self._opened() as opened:
             any_rows = False
             if groups:
-                for batch in opened.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns)):
+                rows = _batch_rows(opened, groups, columns)
+                for batch in opened.iter_batches(rows, row_groups=groups, columns=list(columns)):
                     yield Piece(row, batch)
                     row += batch.num_rows
                     any_rows = True
@@ -129,7 +137,11 @@ class CsvRows:
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
-        with _reading(self.name, BadSettings), self._opened(Utf8Guard(self.open_file()), [], None) as opened:
+        with (
+            _reading(self.name, BadSettings),
+            Utf8Guard(self.open_file()) as guard,
+            self._opened(guard, [], None) as opened,
+        ):
             names = opened.schema.names
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -160,17 +172,24 @@ class CsvRows:
     def _opened(
         self, file: Utf8Guard, unreadable: list[Unreadable], columns: Sequence[str] | None
     ) -> pa.csv.CSVStreamingReader:
+        cells = len(self.schema) if columns is not None else 0
+        quotes = None if self.policy.multiline else QuoteGuard(file, self.policy.delimiter, cells, CSV_BLOCK_BYTES)
+
         def refuse(row: pa.csv.InvalidRow) -> str:
-            message = f"line {row.number} has {row.actual_columns} cells, the header {row.expected_columns}"
-            unreadable.append(Unreadable(None, message, row.text[:LONGEST_LINE]))
+            line, why = row.text, f"has {row.actual_columns} cells, the header {row.expected_columns}"
+            if quotes is not None and (marked := quotes.line_of(line)) is not None:
+                line, why = marked, "has a quote that is not closed"
+            unreadable.append(Unreadable(None, f"line {row.number} {why}", line[:LONGEST_LINE]))
             return "skip"
 
         # one thread: lines that are no rows are heard of in order, and with the block they are in
         return pa.csv.open_csv(
-            file,
+            QuoteParity(file) if quotes is None else quotes,
             read_options=pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(
-                delimiter=self.policy.delimiter, newlines_in_values=True, invalid_row_handler=refuse
+                delimiter=self.policy.delimiter,
+                newlines_in_values=self.policy.multiline,
+                invalid_row_handler=refuse,
             ),
             convert_options=pa.csv.ConvertOptions(
                 check_utf8=False,  # the guard saw to it
@@ -190,6 +209,20 @@ def check_columns(rows: RowsFile, names: Sequence[str]) -> None:
         raise SchemaIncompatible(f"{rows.name} has no column {', '.join(absent)}; it has {', '.join(given)}")
     if twice := [name for name in names if given.count(name) > 1]:
         raise SchemaIncompatible(f"{rows.name} has {', '.join(twice)} more than once")
+
+
+def _batch_rows(opened: pa.parquet.ParquetFile, groups: Sequence[int], columns: Sequence[str]) -> int:
+    """How many rows are a batch: BATCH_ROWS, or fewer if they are wide."""
+    first = next((group for group in groups if opened.metadata.row_group(group).num_rows), None)
+    if first is None:
+        return BATCH_ROWS
+    probe = next(opened.iter_batches(PROBE_ROWS, row_groups=[first], columns=list(columns)))
+    width = probe.nbytes / probe.num_rows
+    for group in (opened.metadata.row_group(number) for number in groups):
+        parts = [group.column(at) for at in range(group.num_columns)]
+        stored = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
+        width = max(width, stored / max(1, group.num_rows))
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(width, 1.0))))
 
 
 def _bad_cells(block: pa.RecordBatch) -> list[Unreadable]:

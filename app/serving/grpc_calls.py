@@ -6,11 +6,9 @@ that is INVALID_ARGUMENT, like every other mistake of the client's.
 
 import asyncio
 import math
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, TypeVar, cast
@@ -21,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 
 from app.answering.answers import AnsweredBy, Answers
 from app.errors import AppError, ModelFailed, Stage
+from app.serving.admission import CallObserver, OpenBytes, Places, request_id_of, while_they_come
 from app.serving.refusals import BadRequest, Expired, NotAllowed, NotFound, NotServing, Overloaded
 
 Request = TypeVar("Request", bound=Message)
@@ -35,7 +34,7 @@ ROLLOUT_REVISION = "inference-rollout-revision"
 # When to try again: what clients with a retry policy obey (milliseconds), and what people look for (seconds).
 PUSHBACK, RETRY_AFTER = "grpc-retry-pushback-ms", "retry-after"
 
-REQUEST_ID_FORM = re.compile(r"[!-~]{1,128}")
+PUBLIC_STREAMS = 100  # watchers of health: one for each balancer, and nobody has so many
 LONGEST_MESSAGE = 1000  # characters; the message travels in a header, and clients take 8 kB of those
 
 CODES: tuple[tuple[type[AppError], Code], ...] = (
@@ -54,14 +53,6 @@ class CallFailed(AppError):
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class CallObserver(Protocol):
-    """Told of every call as it ends, on the event loop. Must not raise and must be quick."""
-
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """method: service and name, as prediction.PredictionService/Predict. code: canonical, as OK."""
-        ...
 
 
 class Gate(Protocol):
@@ -130,13 +121,27 @@ class Calls:
     """Makes behaviours into what grpc serves.
 
     gate: None lets everybody in. answer_s: how long a row may wait for its answer where no deadline is sooner.
-    receive_s: how long the message of a call may take to come; grpc would wait for ever, and each counts as a call.
+    receive_s: how long the message of a call may take to come; grpc would wait for ever. idle_s: how long the next one
+    of a stream may. most: calls at a time that the gate let in; the public ones have places of their own, so that
+    nobody without a key can take those of the others. held: what messages may hold together.
     """
 
     def __init__(
-        self, gate: Gate | None, observer: CallObserver, *, answer_s: float = 10.0, receive_s: float = 10.0
+        self,
+        gate: Gate | None,
+        observer: CallObserver,
+        *,
+        answer_s: float = 10.0,
+        receive_s: float = 10.0,
+        idle_s: float = 60.0,
+        most: int = 1000,
+        held: OpenBytes | None = None,
     ) -> None:
-        self._gate, self._observer, self._answer_s, self._receive_s = gate, observer, answer_s, receive_s
+        self._gate, self._observer = gate, observer
+        self._answer_s, self._receive_s, self._idle_s = answer_s, receive_s, idle_s
+        self._held = held or OpenBytes(1 << 30)
+        self._places, self._public = Places(most, "calls"), Places(most, "public calls")
+        self._watchers = Places(min(most, PUBLIC_STREAMS), "public streams")
         self._log = structlog.get_logger()
 
     def service(
@@ -154,24 +159,29 @@ class Calls:
         """
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         for method, behaviour in unary.items():
-            gate, around = (None, nullcontext) if method in public else (self._gate, coming)
-            answer = self._unary(f"{name}/{method}", behaviour, gate, around)
+            if method in public:
+                answer = self._unary(f"{name}/{method}", behaviour, None, self._public, nullcontext)
+            else:
+                answer = self._unary(f"{name}/{method}", behaviour, self._gate, self._places, coming)
             handlers[method] = grpc.stream_unary_rpc_method_handler(answer)
         for method, stream in streams.items():
-            gate = None if method in public else self._gate
-            handlers[method] = grpc.stream_stream_rpc_method_handler(self._stream(f"{name}/{method}", stream, gate))
+            gate, places = (None, self._watchers) if method in public else (self._gate, self._places)
+            answered = self._stream(f"{name}/{method}", stream, gate, places)
+            handlers[method] = grpc.stream_stream_rpc_method_handler(answered)
         return grpc.method_handlers_generic_handler(name, handlers)
 
     def _unary(
-        self, method: str, behaviour: Unary, gate: Gate | None, coming: Coming
+        self, method: str, behaviour: Unary, gate: Gate | None, places: Places, coming: Coming
     ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
         async def answer(bodies: AsyncIterator[bytes], context: Context) -> bytes:
             started, code = time.perf_counter(), Code.UNKNOWN
             try:
                 call = _begun(context, gate, self._answer_s)
-                with coming():
-                    body = await self._received(bodies)
-                response = await behaviour(body, call)
+                with places.taken():
+                    with coming():
+                        body = await self._received(bodies)
+                    with self._holding(len(body)):
+                        response = await behaviour(body, call)
                 context.set_trailing_metadata(tuple(call.trailing))
                 code = Code.OK
             except Exception as exc:  # noqa: BLE001 - whatever it is, only its own call fails
@@ -186,6 +196,14 @@ class Calls:
 
         return answer
 
+    @contextmanager
+    def _holding(self, size: int) -> Iterator[None]:
+        self._held.take(size)
+        try:
+            yield
+        finally:
+            self._held.give(size)
+
     async def _received(self, bodies: AsyncIterator[bytes]) -> bytes:
         try:
             async with asyncio.timeout(self._receive_s):
@@ -196,15 +214,17 @@ class Calls:
             raise BadRequest("the call has no request") from None
 
     def _stream(
-        self, method: str, behaviour: Stream, gate: Gate | None
+        self, method: str, behaviour: Stream, gate: Gate | None, places: Places
     ) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             started, code = time.perf_counter(), Code.UNKNOWN
             try:
                 call = _begun(context, gate, self._answer_s)
-                async with aclosing(behaviour(bodies, call)) as responses:
-                    async for response in responses:
-                        yield response
+                coming = while_they_come(bodies, self._idle_s)
+                with places.taken():
+                    async with aclosing(behaviour(coming, call)) as responses:
+                        async for response in responses:
+                            yield response
                 context.set_trailing_metadata(tuple(call.trailing))
                 code = Code.OK
             except Exception as exc:  # noqa: BLE001 - whatever it is, only its own call fails
@@ -234,8 +254,7 @@ def _begun(context: Context, gate: Gate | None, answer_s: float) -> Call:
     metadata = dict(context.invocation_metadata() or ())
     if gate is not None:
         gate.admit(_text(metadata.get("authorization")), _text(metadata.get("x-api-key")))
-    asked = _text(metadata.get(REQUEST_ID)) or ""
-    request_id = asked if REQUEST_ID_FORM.fullmatch(asked) else uuid.uuid4().hex
+    request_id = request_id_of(_text(metadata.get(REQUEST_ID)))
     left_s = cast("float | None", context.time_remaining())  # None without a deadline, whatever its stub says
     deadline = math.inf if left_s is None else time.monotonic() + left_s
     return Call(_key_of(metadata), deadline, answer_s, [(REQUEST_ID, request_id)])

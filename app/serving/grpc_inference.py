@@ -7,11 +7,11 @@ from importlib.metadata import version as installed_version
 
 from app.grpc_api import grpc_predict_v2_pb2 as v2
 from app.serving.core import OnlineCore
+from app.serving.datatypes import most_of
 from app.serving.grpc_calls import Call, Unary, read, rejected
-from app.serving.grpc_rows import as_meant
 from app.serving.grpc_tensors import inputs_of, respond
 from app.serving.refusals import BadRequest, NotFound
-from app.serving.tensors import KEY, metadata_of, question_of, tensors_of
+from app.serving.tensors import KEY, asked_by_tensors, metadata_of, tensors_of
 
 SERVICE = v2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 PACKAGE = "kafka-inference-worker"
@@ -53,7 +53,7 @@ class InferenceService:
         core = self._cores.get(request.name)
         ready = core is not None and core.ready and not self._ending.is_set()
         if ready and core is not None and request.version:
-            ready = request.version in _versions(core)
+            ready = request.version in core.in_force.versions
         return v2.ModelReadyResponse(ready=ready).SerializeToString()
 
     async def server_metadata(self, body: bytes, _call: Call) -> bytes:
@@ -65,12 +65,9 @@ class InferenceService:
         """Which tensors a model takes and gives."""
         request = read(v2.ModelMetadataRequest, body)
         core = self._core(request.name)
-        in_force = core.in_force
-        there = _versions(core)
-        if request.version and request.version not in there:
-            raise NotFound(f"version {request.version[:64]!r} is not answering; answering: {', '.join(there)}")
-        response = v2.ModelMetadataResponse(name=core.model, versions=there, platform=PLATFORM)
-        for described, into in zip(metadata_of(in_force), (response.inputs, response.outputs), strict=True):
+        described_of = metadata_of(core.in_force, request.version or None)
+        response = v2.ModelMetadataResponse(name=core.model, versions=core.in_force.versions, platform=PLATFORM)
+        for described, into in zip(described_of, (response.inputs, response.outputs), strict=True):
             for tensor in described:
                 into.add(**{name: tensor[name] for name in ("name", "datatype", "shape")})
         return response.SerializeToString()
@@ -79,10 +76,9 @@ class InferenceService:
         """Rows as tensors. Raises BadRequest naming the tensor, or the first row that cannot be predicted."""
         request = read(v2.ModelInferRequest, body)
         core = self._core(request.model_name)
-        inputs = {name: as_meant(each) if each.dtype.kind == "f" else each
-                  for name, each in inputs_of(request).items()}  # fmt: skip
-        version = request.model_version or None
-        question = question_of(inputs, core.in_force, version=version, within_s=call.within_s)
+        version, in_force = request.model_version or None, core.in_force
+        most = most_of(in_force, core.policy.most_request_rows)
+        question = asked_by_tensors(inputs_of(request, most), in_force, most, version=version, within_s=call.within_s)
         if question.keys is None and (key := _key(request, call)) is not None:
             question = replace(question, keys=[key] * len(question.rows))
         answers = await core.ask(question)
@@ -104,11 +100,6 @@ class InferenceService:
         if core is None:
             raise NotFound(f"there is no model {name[:64]!r}, there are {', '.join(self._cores)}")
         return core
-
-
-def _versions(core: OnlineCore) -> list[str]:
-    """Those that answer, the stable one first."""
-    return list(dict.fromkeys(lane.version for lane in core.in_force.lineup.lanes))
 
 
 def _key(request: v2.ModelInferRequest, call: Call) -> str | None:

@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from app.answering.answers import Answers
 from app.grpc_api import prediction_pb2 as messages
-from app.serving.core import OnlineCore, Question
+from app.serving.admission import StreamWindow
+from app.serving.core import OnlineCore
 from app.serving.grpc_calls import Call, CallFailed, Code, Stream, Unary, read, rejected
 from app.serving.grpc_rows import batch_response, row_of, rows_of
+from app.serving.question import Question
 from app.serving.refusals import NotServing
 from app.specs import Output, ProbabilitiesOutput
 
@@ -19,6 +21,7 @@ Array = npt.NDArray[Any]
 
 SERVICE = messages.DESCRIPTOR.services_by_name["PredictionService"].full_name
 STREAM_WINDOW = 256  # rows of one stream that are in the core: as many as a batch has use for
+STREAM_BYTES = 4 * 1024 * 1024  # of their messages: one may be as large as a request
 INT32 = np.iinfo(np.int32)
 
 
@@ -37,9 +40,10 @@ class PredictionService:
 
     async def predict(self, body: bytes, call: Call) -> bytes:
         """One row. Raises BadRequest naming the field if it cannot be predicted."""
-        answers, classes = await self._ask(row_of(read(messages.PredictRequest, body)), call.key, call)
+        answers, outputs = await self._ask(row_of(read(messages.PredictRequest, body)), call.key, call)
         if answers.rejected:
             raise rejected(answers)
+        classes = classes_of(answers.predictions, outputs)
         call.answered(answers)
         response = messages.PredictResponse(
             prediction=int(classes[0]),
@@ -50,9 +54,10 @@ class PredictionService:
 
     async def batch_predict(self, body: bytes, call: Call) -> bytes:
         """Rows. Raises BadRequest naming the first that cannot be predicted, and its field."""
-        answers, classes = await self._ask(rows_of(body, self._core.policy.most_request_rows), call.key, call)
+        answers, outputs = await self._ask(rows_of(body, self._core.policy.most_request_rows), call.key, call)
         if answers.rejected:
             raise rejected(answers)
+        classes = classes_of(answers.predictions, outputs)
         call.answered(answers)
         return batch_response(classes, answers.probabilities)
 
@@ -67,13 +72,16 @@ class PredictionService:
 
         When the window is full, nothing is read until the oldest row has its answer: the client then waits.
         """
-        asked: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_WINDOW)
-        reading = asyncio.create_task(self._read(bodies, call, asked))
+        asked: asyncio.Queue[tuple[asyncio.Task[bytes], int] | None] = asyncio.Queue()
+        window = StreamWindow(STREAM_WINDOW, STREAM_BYTES)
+        reading = asyncio.create_task(self._read(bodies, call, asked, window))
         ending = asyncio.create_task(self._ending.wait())
         ending.add_done_callback(lambda _: reading.cancel())
         try:
-            while (answer := await asked.get()) is not None:
+            while (next_one := await asked.get()) is not None:
+                answer, size = next_one
                 yield await answer
+                window.leave(size)
             if self._ending.is_set():
                 raise NotServing("the server is about to end")
             await reading  # for what it raised
@@ -81,45 +89,45 @@ class PredictionService:
             reading.cancel()
             ending.cancel()
             while not asked.empty():
-                if (answer := asked.get_nowait()) is not None:
-                    answer.cancel()
+                if (left := asked.get_nowait()) is not None:
+                    left[0].cancel()
 
     async def _read(
-        self, bodies: AsyncIterator[bytes], call: Call, asked: asyncio.Queue[asyncio.Task[bytes] | None]
+        self,
+        bodies: AsyncIterator[bytes],
+        call: Call,
+        asked: asyncio.Queue[tuple[asyncio.Task[bytes], int] | None],
+        window: StreamWindow,
     ) -> None:
-        answer: asyncio.Task[bytes] | None = None
         try:
             async for body in bodies:
+                await window.enter(len(body))
                 answer = asyncio.create_task(self._streamed(body, call))
                 answer.add_done_callback(_seen)
-                await asked.put(answer)
-                answer = None
+                asked.put_nowait((answer, len(body)))
         finally:
-            if answer is not None:
-                answer.cancel()
-            await asked.put(None)
+            asked.put_nowait(None)
 
     async def _streamed(self, body: bytes, call: Call) -> bytes:
         request = read(messages.StreamedPredictRequest, body)
         key = request.key if request.HasField("key") else call.key
-        answers, classes = await self._ask(row_of(request), key, call)
+        answers, outputs = await self._ask(row_of(request), key, call)
         if answers.rejected:
             why = answers.rejected[0]
             rejected = messages.Rejected(reason=why.reason.value, message=why.message)
             return messages.StreamedPredictResponse(rejected=rejected).SerializeToString()
         response = messages.StreamedPredictResponse(
-            prediction=int(classes[0]),
+            prediction=int(classes_of(answers.predictions, outputs)[0]),
             probabilities=_of_first_row(answers.probabilities),
             model_version=answers.source_of(0).version,
         )
         return response.SerializeToString()
 
-    async def _ask(self, rows: Array, key: str | None, call: Call) -> tuple[Answers, Array]:
-        """The answers, and the classes of those that are not rejected, (n,) int32."""
-        outputs = self._core.in_force.lineup.lanes[0].answerer.model.outputs
+    async def _ask(self, rows: Array, key: str | None, call: Call) -> tuple[Answers, Sequence[Output]]:
+        """The answers, and what says which class a label is: that of a rejected row is none."""
+        outputs = self._core.in_force.lane_of(None).answerer.model.outputs
         keys = None if key is None else [key] * len(rows)
-        answers = await self._core.ask(Question(vectors=rows, keys=keys, within_s=call.within_s))
-        return answers, classes_of(answers.predictions, outputs)
+        return await self._core.ask(Question(vectors=rows, keys=keys, within_s=call.within_s)), outputs
 
 
 def classes_of(labels: Array, outputs: Sequence[Output]) -> Array:

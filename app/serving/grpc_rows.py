@@ -13,6 +13,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from app.grpc_api import prediction_pb2 as messages
+from app.serving.datatypes import as_meant
 from app.serving.refusals import BadRequest
 
 Array = npt.NDArray[Any]
@@ -20,25 +21,6 @@ Array = npt.NDArray[Any]
 INSTANCE = PREDICTION = 0x0A  # field 1, length-delimited
 PROBABILITIES = 0x12  # field 2, length-delimited
 ONE_BYTE = 0x80  # a varint below this is one byte
-
-
-def as_meant(features: Array) -> Array:
-    """Numbers of 16 or 32 bits → float64; a float32 becomes the shortest decimal that is it, if seven digits do.
-
-    A client's 0.1 comes as 0.100000001490116: above a bound of 0.1, and another number than the stream has for it.
-    """
-    with np.errstate(all="ignore"):  # a signalling NaN warns when it is widened
-        exact: Array = features.astype(np.float64)
-        if features.dtype != np.float32:
-            return exact
-        size = np.floor(np.log10(np.abs(exact)))
-        meant = exact
-        for digits in (7, 6):
-            places = digits - 1 - size
-            scale = np.power(10.0, np.abs(places))  # exact up to 10**22, and so is the quotient then
-            rounded = np.where(places > 0, np.rint(exact * scale) / scale, np.rint(exact / scale) * scale)
-            meant = np.where((rounded.astype(np.float32) == features) & (scale <= 1e22), rounded, meant)
-    return meant
 
 
 def row_of(request: "messages.PredictRequest | messages.StreamedPredictRequest") -> Array:
@@ -53,12 +35,16 @@ def rows_of(body: bytes, most_rows: int) -> Array:
     """
     features = _matrix(body)
     if features is None:
-        features = _parsed(body)
+        features = _parsed(body, most_rows)
     if not len(features):
         raise BadRequest("instances: there are none")
     if len(features) > most_rows:
-        raise BadRequest(f"instances: {len(features)} of them, allowed {most_rows} in one call")
+        raise _too_many(len(features), most_rows)
     return as_meant(features)
+
+
+def _too_many(rows: int, most: int) -> BadRequest:
+    return BadRequest(f"instances: {rows} of them, allowed {most} in one call", too_large=True)
 
 
 def _matrix(body: bytes) -> Array | None:
@@ -89,11 +75,13 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
     return -1, len(body)
 
 
-def _parsed(body: bytes) -> Array:
+def _parsed(body: bytes, most_rows: int) -> Array:
     try:
         instances = messages.BatchPredictRequest.FromString(body).instances
     except DecodeError as exc:
         raise BadRequest("the request is not a prediction.BatchPredictRequest") from exc
+    if len(instances) > most_rows:
+        raise _too_many(len(instances), most_rows)
     lengths = [len(instance.features) for instance in instances]
     if lengths.count(lengths[0] if lengths else 0) != len(lengths):
         odd = next(row for row, length in enumerate(lengths) if length != lengths[0])

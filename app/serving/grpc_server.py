@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from app.errors import BadSettings
-from app.serving.grpc_calls import Call, CallFailed, Calls, Code, read
+from app.serving.grpc_calls import Call, CallFailed, Calls, Code, Stream, read
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 LOOK_S = 0.5  # how often a health stream looks whether its answer is another
@@ -40,14 +40,16 @@ class GrpcTls:
 class GrpcPolicy:
     """Where it listens, and what it takes.
 
-    max_message_bytes: of a request and of an answer. max_calls: at a time; more are RESOURCE_EXHAUSTED.
+    max_message_bytes: of a request and of an answer. max_open: calls at a time, of whatever kind and before anybody
+    looks who makes them; far above what `Calls` lets in, which counts who may call and who need not say who they are
+    apart.
     max_connection_age_s: connections older than this are asked to reconnect, so that new servers get their share.
     """
 
     host: str = "127.0.0.1"
     port: int = 50051
     max_message_bytes: int = 4 * 1024 * 1024
-    max_calls: int = 1000
+    max_open: int = 10_000
     max_connection_age_s: float | None = None
     reflection: bool = True
     tls: GrpcTls | None = None
@@ -71,12 +73,13 @@ class GrpcServer:
         ending: asyncio.Event,
     ) -> None:
         self._policy, self._names, self._ready, self._ending = policy, list(services), ready, ending
-        self._server = grpc.aio.server(options=_options(policy), maximum_concurrent_rpcs=policy.max_calls)
+        self._server = grpc.aio.server(options=_options(policy), maximum_concurrent_rpcs=policy.max_open)
         health = calls.service(HEALTH, {"Check": self._check}, {"Watch": self._watch}, {"Check", "Watch"})
         self._server.add_generic_rpc_handlers((*services.values(), health))
         if policy.reflection:
-            names = (*services, HEALTH, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            told = {"ServerReflectionInfo": _reflection((*services, HEALTH, reflection.SERVICE_NAME))}
+            handlers = (calls.service(reflection.SERVICE_NAME, {}, told),)  # only to those who may call
+            self._server.add_generic_rpc_handlers(handlers)
         self._credentials: grpc.ServerCredentials | None = None
         self._reserved: socket.socket | None = None
         self.port = 0
@@ -149,6 +152,19 @@ class GrpcServer:
                 await asyncio.wait_for(self._ending.wait(), LOOK_S)
             except TimeoutError:
                 continue
+
+
+def _reflection(names: Sequence[str]) -> Stream:
+    servicer = reflection.ReflectionServicer(names)
+
+    async def told(bodies: AsyncIterator[bytes], _call: Call) -> AsyncGenerator[bytes, None]:
+        async for body in bodies:
+            request = read(reflection_pb2.ServerReflectionRequest, body)
+            answers = servicer.ServerReflectionInfo(iter([request]), None)  # type: ignore[arg-type] # it asks it nothing
+            for response in answers:
+                yield response.SerializeToString()
+
+    return told
 
 
 def _address(host: str, port: int) -> str:

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.serving.admission import CallObserver, OpenBytes
 from app.serving.gate import Gate
 from app.serving.rest_calls import (
     Behaviour,
-    CallObserver,
     Calls,
     ErrorPage,
     RestPolicy,
@@ -41,11 +41,15 @@ ASKING = "400 401 403 404 413 422 429 500 503 504"
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What may be set about routes. cors_origins: of web pages that may ask from a browser."""
+    """What may be set about routes. cors_origins: of web pages that may ask from a browser.
+
+    open_description: whether everybody may read what the model's fields are, on /openapi.json and /docs.
+    """
 
     cors_origins: tuple[str, ...] = ()
     health: str | None = None
     predict: str | None = None
+    open_description: bool = True
     policy: RestPolicy = field(default_factory=RestPolicy)
 
 
@@ -66,15 +70,20 @@ def application(
     observer: CallObserver,
     exposition: Callable[[], bytes],
     ending: asyncio.Event,
+    held: OpenBytes | None = None,
 ) -> ASGIApp:
     """Everything there is over HTTP. default: the model that routes without a name ask.
 
-    ending: set when the server is about to end.
+    ending: set when the server is about to end. held: what bodies may hold together, with other surfaces.
     """
     app = FastAPI(
-        title="Inference", version=version_of_package("kafka-inference-worker"), docs_url="/docs", redoc_url=None
+        title="Inference",
+        version=version_of_package("kafka-inference-worker"),
+        openapi_url="/openapi.json" if routes.open_description else None,
+        docs_url="/docs" if routes.open_description else None,
+        redoc_url=None,
     )
-    calls = Calls(gate, routes.policy, observer)
+    calls = Calls(gate, routes.policy, observer, held)
     direct: dict[tuple[str, str], Endpoint] = {}
 
     def add(
@@ -87,6 +96,10 @@ def application(
     ) -> None:
         endpoint = calls.route(paths[0], behaviour, who=who, error=style.error, bad=style.bad)
         direct.update(((verb, path), endpoint) for path in paths if "{" not in path)
+        if verb == "GET":  # as for GET, and uvicorn leaves out the body
+            direct.update((("HEAD", path), endpoint) for path in paths if "{" not in path)
+            for path in paths:
+                app.add_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         for path in paths:
             app.add_api_route(
                 path,
@@ -104,6 +117,9 @@ def application(
     _add_v1(add, V1Endpoints(models))
     _add_v2(add, V2Endpoints(models))
     app.add_api_websocket_route("/ws/predict", SocketEndpoint(served.core, calls, ending).serve)
+    if not routes.open_description:
+        page = operation("This page", codes="401 403")
+        add("GET", ["/openapi.json"], lambda _: _described(app, served), page)
     app.add_exception_handler(HTTPException, _unrouted)
     app.openapi = lambda: _description(app, served)  # type: ignore[method-assign] # as FastAPI's manual says
     if routes.cors_origins:
@@ -212,6 +228,10 @@ async def _unrouted(_request: Request, exc: Exception) -> Response:
     detail = exc.detail if isinstance(exc, HTTPException) else "internal error"
     headers = exc.headers if isinstance(exc, HTTPException) else None
     return json_response({"detail": detail, "error": detail}, status, headers)
+
+
+async def _described(app: FastAPI, served: Served) -> Response:
+    return json_response(_description(app, served))
 
 
 def _description(app: FastAPI, served: Served) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """What all requests over HTTP have in common: who may send one, how large and how late it may be, and how it fails."""
 
 import asyncio
+import gc
 import math
-import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
 import structlog
@@ -16,14 +16,16 @@ from starlette.responses import Response
 
 from app.answering.answers import Answers
 from app.errors import AppError, ModelFailed
-from app.serving.core import OnlineCore, Question
+from app.serving.admission import CallObserver, OpenBytes, Places, request_id_of
+from app.serving.core import OnlineCore
 from app.serving.gate import Gate
+from app.serving.question import Question
 from app.serving.refusals import BadRequest, Expired, NotAllowed, NotFound, NotServing, Overloaded
 
 REQUEST_ID = "x-request-id"
-REQUEST_ID_FORM = re.compile(r"[!-~]{1,128}")
 GONE_AFTER_S = 0.05  # who hangs up sooner has its answer by then; a look at every connection would cost each request
 CLIENT_GONE = 499  # nobody reads it: for the metrics, by the name that nginx gave it
+LARGE_BYTES = 65_536
 LONGEST_DETAIL = 2_000  # characters
 
 
@@ -49,14 +51,6 @@ STATUSES: tuple[tuple[type[AppError], int], ...] = (
 )
 
 
-class CallObserver(Protocol):
-    """Told of every request as it ends, on the event loop. Must not raise and must be quick."""
-
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """method: the route's name. code: the status."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class RestPolicy:
     """body_bytes: of a request. concurrent: requests at the same time. answer_s: from its head to its answer."""
@@ -69,10 +63,10 @@ class RestPolicy:
 class Call:
     """One request. `request_id` is the client's own, or a new one."""
 
-    def __init__(self, request: Request, policy: RestPolicy) -> None:
+    def __init__(self, request: Request, policy: RestPolicy, held: OpenBytes) -> None:
         self.request, self._policy = request, policy
-        given = request.headers.get(REQUEST_ID, "")
-        self.request_id = given if REQUEST_ID_FORM.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = request_id_of(request.headers.get(REQUEST_ID))
+        self._held, self._holds = held, 0
         self._started = time.perf_counter()
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
@@ -107,10 +101,17 @@ class Call:
                 size += len(chunk)
                 if size > most:
                     break
+                self._held.take(len(chunk))
+                self._holds += len(chunk)
                 chunks.append(chunk)
         if size > most:
             raise BadRequest(f"the body has more than {most} bytes", too_large=True)
         return b"".join(chunks)
+
+    def ended(self) -> None:
+        """It holds nothing any more."""
+        self._held.give(self._holds)
+        self._holds = 0
 
     async def json(self, core: OnlineCore) -> dict[str, Any]:
         """The body, a JSON object; meanwhile others may wait for it. Raises BadRequest."""
@@ -161,11 +162,12 @@ def bare_error(_call: Call, detail: str, _exc: Exception) -> dict[str, object]:
 
 
 class Calls:
-    """Makes routes of behaviours."""
+    """Makes routes of behaviours. held: what bodies may hold together."""
 
-    def __init__(self, gate: Gate, policy: RestPolicy, observer: CallObserver) -> None:
-        self._gate, self.policy, self._observer = gate, policy, observer
-        self._open = 0
+    def __init__(self, gate: Gate, policy: RestPolicy, observer: CallObserver, held: OpenBytes | None = None) -> None:
+        self._gate, self.policy, self.observer = gate, policy, observer
+        self.held = held or OpenBytes(1 << 30)
+        self.places = Places(policy.concurrent, "requests")
         self._log = structlog.get_logger()
 
     def route(
@@ -174,17 +176,17 @@ class Calls:
         """What answers at a route. error: its error page. bad: the status of a request that makes no sense."""
 
         async def endpoint(request: Request) -> Response:
-            call = Call(request, self.policy)
-            self._open += 1
+            call = Call(request, self.policy, self.held)
             try:
-                self._admit(request.headers, who)
-                response = await behaviour(call)
+                with nullcontext() if who == "anybody" else self.places.taken():
+                    self.admit(request.headers, who)
+                    response = await behaviour(call)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told, and only its own request fails
                 response = self._refusal(call, exc, error, bad, name)
             finally:
-                self._open -= 1
+                call.ended()
             response.headers[REQUEST_ID] = call.request_id
-            self._observer.call_ended(name, str(response.status_code), call.took_s)
+            self.observer.call_ended(name, str(response.status_code), call.took_s)
             return response
 
         return endpoint
@@ -195,11 +197,6 @@ class Calls:
             self._gate.admit(headers.get("authorization"), headers.get("x-api-key"))
         elif who == "admins":
             self._gate.admit_admin(headers.get("authorization"), headers.get("x-api-key"))
-
-    def _admit(self, headers: Mapping[str, str], who: Who) -> None:
-        if who != "anybody" and self._open > self.policy.concurrent:
-            raise Overloaded(f"more than {self.policy.concurrent} requests at the same time", 1.0)
-        self.admit(headers, who)
 
     def _refusal(self, call: Call, exc: Exception, error: ErrorPage, bad: int, name: str) -> Response:
         if isinstance(exc, _Gone | ClientDisconnect):
@@ -235,10 +232,16 @@ def detail_of(exc: Exception) -> str:
 
 def json_object(body: bytes | str) -> dict[str, Any]:
     """Raises Malformed if it is no JSON, BadRequest if it is no object."""
+    large = len(body) > LARGE_BYTES and gc.isenabled()
+    if large:  # a million new lists make the collector look through everything there is, again and again, for nothing
+        gc.disable()
     try:
         page = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise Malformed(f"this is no JSON: {exc}") from None
+    finally:
+        if large:
+            gc.enable()
     if not isinstance(page, dict):
         raise BadRequest(f"expected a JSON object, found {type(page).__name__}")
     return page

@@ -6,13 +6,21 @@ that it names in `AIP_…`, `instances` in and `predictions` out, see
 https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements.
 """
 
+import re
+
 from starlette.responses import Response
 
 from app.answering.answers import Answers
-from app.serving.core import OnlineCore, Question
+from app.serving.core import OnlineCore
+from app.serving.question import Question
 from app.serving.refusals import BadRequest
 from app.serving.rest_calls import Call, Malformed, json_object, json_response
-from app.serving.rest_pages import answer_page, answer_pages, many, one, refusal_of
+from app.serving.rest_pages import answer_page, answer_pages, check_rows, many, one, refusal_of
+
+# What Python takes beside it, 50_000 and letters of other scripts, no other reader of CSV does.
+NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE
+)
 
 
 class CloudEndpoints:
@@ -36,14 +44,14 @@ class CloudEndpoints:
         with core.coming():
             body = await call.body()
         if kind == "text/csv":
-            answers = await call.ask(core, Question(vectors=_csv(body), within_s=call.within_s))
+            answers = await call.ask(core, Question(vectors=self._csv(body), within_s=call.within_s))
             _check(answers, "line")
             if "application/json" in call.request.headers.get("accept", ""):
                 return json_response({"predictions": answer_pages(answers)})
             return Response("".join(f"{label}\n" for label in answers.predictions.tolist()), media_type="text/csv")
         page = json_object(body)
         if "instances" in page:
-            answers = await call.ask(core, many(page, call.within_s))
+            answers = await call.ask(core, many(page, core.policy.most_request_rows, call.within_s))
             _check(answers, "instances")
             return json_response({"predictions": answer_pages(answers)})
         answers = await call.ask(core, one(page, call.within_s))
@@ -52,28 +60,34 @@ class CloudEndpoints:
 
     async def predictions(self, call: Call) -> Response:
         """`instances` → `predictions`, whole or not at all."""
-        answers = await call.ask(self._core, many(await call.json(self._core), call.within_s))
+        core = self._core
+        question = many(await call.json(core), core.policy.most_request_rows, call.within_s)
+        answers = await call.ask(core, question)
         _check(answers, "instances")
         return json_response({"predictions": answer_pages(answers)})
+
+    def _csv(self, body: bytes) -> list[object]:
+        """A row for each line; nothing between two commas is missing. Raises BadRequest."""
+        most = self._core.policy.most_request_rows
+        lines = body.count(b"\n") + (not body.endswith(b"\n"))
+        check_rows(lines, most, "line")
+        if body.count(b",") > most * self._core.in_force.events.width:
+            raise BadRequest("line: more values than any rows have", field="line", too_large=True)
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise Malformed("this is no UTF-8 text") from None
+        return [_row(number, line) for number, line in enumerate(text.removesuffix("\n").split("\n"))] if text else []
+
+
+def _row(number: int, line: str) -> list[float | None]:
+    cells = [cell.strip(" \t\r") for cell in line.split(",")]
+    for cell in cells:
+        if cell and not NUMBER.fullmatch(cell):
+            raise BadRequest(f"line[{number}]: {cell[:64]!r} is no number", field=f"line[{number}]")
+    return [float(cell) if cell else None for cell in cells]
 
 
 def _check(answers: Answers, where: str) -> None:
     if answers.rejected:
         raise refusal_of(answers, where)
-
-
-def _csv(body: bytes) -> list[object]:
-    """A row for each line that is not empty; nothing between two commas is missing. Raises BadRequest."""
-    try:
-        lines = body.decode().splitlines()
-    except UnicodeDecodeError:
-        raise Malformed("this is no UTF-8 text") from None
-    rows: list[object] = []
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            rows.append([float(text) if text.strip() else None for text in line.split(",")])
-        except ValueError as exc:
-            raise BadRequest(f"line[{number}]: {str(exc)[:200]}", field=f"line[{number}]") from None
-    return rows

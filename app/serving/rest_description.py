@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.answering.event_columns import EventColumns, Position
-from app.serving.core import InForce
+from app.serving.in_force import InForce
 from app.specs import OneHotFeature, OrdinalFeature, TensorFeature
 
 Page = dict[str, Any]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from app.answering.answers import Answers
 from app.errors import ModelFailed, Stage
 from app.records import Rejection
-from app.serving.core import Question
+from app.serving.question import Question
 from app.serving.refusals import BadRequest
 
 Array = npt.NDArray[Any]
@@ -22,15 +22,16 @@ def one(page: Mapping[str, Any], within_s: float) -> Question:
     _only(page, ("features", "key", "version"))
     if "features" not in page:
         raise BadRequest("features is missing", field="features")
-    return question_of([page["features"]], [page.get("key")], version_of(page), within_s)
+    return asked([page["features"]], [page.get("key")], version_of(page), within_s)
 
 
-def many(page: Mapping[str, Any], within_s: float) -> Question:
+def many(page: Mapping[str, Any], most_rows: int, within_s: float) -> Question:
     """`{"instances": […], "version": …}`: each is `{"features": …, "key": …}`, or the features alone."""
     _only(page, ("instances", "parameters", "version"))  # parameters: Vertex AI sends them
     instances = page.get("instances")
     if not isinstance(instances, list):
         raise BadRequest(f"instances is {_kind(instances)}, expected a list", field="instances")
+    check_rows(len(instances), most_rows, "instances")
     rows: list[object] = []
     keys: list[object] = []
     for number, instance in enumerate(instances):
@@ -43,10 +44,10 @@ def many(page: Mapping[str, Any], within_s: float) -> Question:
         else:
             rows.append(instance)
             keys.append(None)
-    return question_of(rows, keys, version_of(page), within_s, where="instances")
+    return asked(rows, keys, version_of(page), within_s, where="instances")
 
 
-def question_of(
+def asked(
     rows: Sequence[object],
     keys: Sequence[object] | None,
     version: str | None,
@@ -65,6 +66,12 @@ def question_of(
                 f"{field} is {_kind(row)}, expected an object with fields, or only lists of numbers", field=field
             )
     return Question(instances=rows, keys=checked, version=version, within_s=within_s)
+
+
+def check_rows(rows: int, most: int, where: str) -> None:
+    """Raises BadRequest if these are too many, before anything is made of them."""
+    if rows > most:
+        raise BadRequest(f"{where}: {rows} rows in one request, at most {most} are taken", field=where, too_large=True)
 
 
 def version_of(page: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from starlette.responses import PlainTextResponse, Response
 
-from app.serving.core import InForce, OnlineCore
+from app.serving.core import OnlineCore
+from app.serving.in_force import InForce
 from app.serving.rest_calls import Call, Conflict, json_response
 from app.serving.rest_pages import answer_page, answer_pages, many, one, only_version, refusal_of
 from app.specs import OneHotFeature, OrdinalFeature, ProbabilitiesOutput
@@ -46,7 +47,7 @@ class PlainEndpoints:
     async def predict_batch(self, call: Call) -> Response:
         """Many rows: each has its answer or its error. If no row has an answer, the request is refused."""
         core = self._default.core
-        question = many(await call.json(core), call.within_s)
+        question = many(await call.json(core), core.policy.most_request_rows, call.within_s)
         answers = await call.ask(core, question)
         if answers.rejected and len(answers.rejected) == len(answers):
             raise refusal_of(answers, "instances")

@@ -1,4 +1,4 @@
-"""The HTTP server: sockets, TLS, and patience with slow clients. Lives on the loop that it is started on."""
+"""The HTTP server: its socket, TLS, and an orderly end. Lives on the loop that it is started on."""
 
 import asyncio
 import socket
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import BadSettings
+from app.serving.rest_connections import PROBES, Doors, connections_of
 
-MOST_HEADER_BYTES = 65_536
 BACKLOG = 2_048
 
 
@@ -29,7 +28,10 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """receive_s: for a whole request to arrive. idle_s: until the next one begins. connections: open at a time."""
+    """receive_s: for a whole request to arrive. idle_s: until the next one begins. connections: open at a time.
+
+    probes: paths that are answered however many connections there are.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -38,6 +40,7 @@ class ServerPolicy:
     connections: int = 4096
     message_bytes: int = 4 * 1024 * 1024
     tls: ServerTls | None = None
+    probes: tuple[str, ...] = PROBES
 
 
 class RestServer:
@@ -51,16 +54,17 @@ class RestServer:
             raise BadSettings(f"serving: cannot listen on {policy.host}:{policy.port}: {exc.strerror}") from exc
         self.port = int(self._socket.getsockname()[1])
         tls = policy.tls
+        self._doors = Doors(policy.connections, policy.receive_s, frozenset(policy.probes))
+        requests, streams = connections_of(self._doors)
         config = uvicorn.Config(
             application,
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
-            limit_concurrency=policy.connections,
             timeout_keep_alive=max(1, round(policy.idle_s)),
-            http=_patient_for(policy.receive_s),
-            ws="websockets-sansio",
+            http=requests,
+            ws=streams,
             ws_max_size=policy.message_bytes,
             ws_per_message_deflate=False,  # a small message that inflates to gigabytes
             backlog=BACKLOG,
@@ -79,6 +83,7 @@ class RestServer:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         self._config = config
         self._server = _Quiet(config)
+        self._server.handshake_s = policy.receive_s
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,6 +95,7 @@ class RestServer:
     async def stop(self, within_s: float) -> None:
         """Take no more connections; what is being answered may finish in this time."""
         self._config.timeout_graceful_shutdown = max(1, round(within_s))
+        self._doors.ending = True
         self._server.should_exit = True
         if self._running is not None:
             await asyncio.wait([self._running], timeout=within_s + 2.0)
@@ -97,72 +103,26 @@ class RestServer:
 
 
 class _Quiet(uvicorn.Server):
-    """Leaves the signals to whoever runs the process."""
+    """Leaves the signals to whoever runs the process, and waits no longer for a TLS handshake than for a request."""
+
+    handshake_s = 60.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's for sockets that are bound; that has no word on handshakes."""
+        config, self.servers = self.config, []
+
+        def protocol() -> asyncio.Protocol:
+            made: Any = config.http_protocol_class
+            return made(config=config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[no-any-return]
+
+        loop = asyncio.get_running_loop()
+        within_s = self.handshake_s if config.ssl else None
+        for bound in sockets or ():
+            server = await loop.create_server(
+                protocol, sock=bound, ssl=config.ssl, backlog=BACKLOG, ssl_handshake_timeout=within_s
+            )
+            self.servers.append(server)
+        self.started = True
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override] # a generator's is one too
         return nullcontext()
-
-
-def _patient_for(receive_s: float) -> type[HttpToolsProtocol]:
-    class Patient(HttpToolsProtocol):
-        """Cuts a connection whose request takes too long to arrive, or has a head that never ends.
-
-        uvicorn would wait for ever for either.
-        """
-
-        _deadline: asyncio.TimerHandle | None = None
-        _arriving = False
-        _head_bytes = 0
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._expect()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._expect_nothing()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if self._deadline is None:
-                self._expect()
-            self._head_bytes += len(data)
-            super().data_received(data)
-            if self._arriving and self._head_bytes > MOST_HEADER_BYTES:
-                self.transport.abort()
-
-        def on_message_begin(self) -> None:
-            self._arriving = True
-            if self._deadline is None:  # behind another one, in the same packet
-                self._expect()
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._arriving, self._head_bytes = False, 0
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            self._expect_nothing()
-            self._head_bytes = 0
-            super().on_message_complete()
-
-        def handle_websocket_upgrade(self) -> None:
-            self._expect_nothing()
-            super().handle_websocket_upgrade()
-
-        def _expect(self) -> None:
-            self._deadline = self.loop.call_later(receive_s, self._late)
-
-        def _late(self) -> None:
-            cycle: Any = self.cycle  # None before the first request, whatever its type says
-            answering = cycle is not None and not cycle.response_complete and not cycle.more_body
-            if answering:  # what came since is for later
-                self._expect()
-            else:
-                self.transport.abort()
-
-        def _expect_nothing(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-    return Patient

@@ -1,8 +1,9 @@
 """`/ws/predict`: a stream of single events over a WebSocket, answered in the order in which they came.
 
 Each message is what `/predict` takes, with an `id` of the client's own if it likes; each answer is what `/predict`
-gives, or `{"error": …}`. What is sent without waiting for answers shares batches, up to WINDOW of them; then reading
-stops until the oldest has its answer, so a client that does not read its answers is not read either.
+gives, or `{"error": …}`. What is sent without waiting for answers shares batches, up to WINDOW of them or WINDOW_BYTES;
+then reading stops until the oldest has its answer, so a client that does not read its answers is not read either.
+Every event is a request to the metrics, and a row to `waiting_rows`; the WebSocket is a connection.
 """
 
 import asyncio
@@ -11,13 +12,15 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.errors import AppError
+from app.serving.admission import StreamWindow
 from app.serving.core import OnlineCore
-from app.serving.refusals import BadRequest, NotAllowed
+from app.serving.refusals import BadRequest, NotAllowed, Overloaded
 from app.serving.rest_calls import Calls, detail_of, dumped, json_object, status_of
 from app.serving.rest_pages import answer_page, one, refusal_of
 
 WINDOW = 256
+WINDOW_BYTES = 4 * 1024 * 1024
+ROUTE = "/ws/predict"
 POLICY_VIOLATION = 1008
 GOING_AWAY = 1001
 
@@ -36,13 +39,16 @@ class SocketEndpoint:
             await socket.close(POLICY_VIOLATION, str(exc)[:100])  # before it is accepted: the client sees HTTP 403
             return
         await socket.accept()
-        asked: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(WINDOW)
-        reading = asyncio.create_task(self._read(socket, asked))
+        asked: asyncio.Queue[tuple[asyncio.Task[bytes], int] | None] = asyncio.Queue()
+        window = StreamWindow(WINDOW, WINDOW_BYTES)
+        reading = asyncio.create_task(self._read(socket, asked, window))
         ending = asyncio.create_task(self._ending.wait())
         ending.add_done_callback(lambda _: reading.cancel())
         try:
-            while (answer := await asked.get()) is not None:
+            while (next_one := await asked.get()) is not None:
+                answer, size = next_one
                 await socket.send_text((await answer).decode())
+                window.leave(size)
             if self._ending.is_set():
                 await socket.close(GOING_AWAY, "the server is about to end")
         except (WebSocketDisconnect, RuntimeError, OSError):
@@ -51,25 +57,44 @@ class SocketEndpoint:
             reading.cancel()
             ending.cancel()
             while not asked.empty():
-                if (answer := asked.get_nowait()) is not None:
-                    answer.cancel()
+                if (left := asked.get_nowait()) is not None:
+                    left[0].cancel()
 
-    async def _read(self, socket: WebSocket, asked: "asyncio.Queue[asyncio.Task[bytes] | None]") -> None:
+    async def _read(
+        self, socket: WebSocket, asked: "asyncio.Queue[tuple[asyncio.Task[bytes], int] | None]", window: StreamWindow
+    ) -> None:
         try:
             while (message := await socket.receive())["type"] == "websocket.receive":
                 text = message.get("text")
-                await asked.put(asyncio.create_task(self._answer(text if text is not None else message["bytes"])))
+                given = text if text is not None else message["bytes"]
+                size = len(given)
+                await window.enter(size)
+                asked.put_nowait((asyncio.create_task(self._answer(given)), size))
         finally:
-            await asked.put(None)
+            asked.put_nowait(None)
 
     async def _answer(self, message: str | bytes) -> bytes:
         """Never raises anything but a cancellation."""
         own: dict[str, Any] = {}
+        started, status = time.perf_counter(), 200
         try:
-            return dumped(await self._answered(message, own) | own)
+            self._calls.held.take(len(message))
+            try:
+                return dumped(await self._answered(message, own) | own)
+            finally:
+                self._calls.held.give(len(message))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told, and its other events go on
-            field = getattr(exc, "field", None) if isinstance(exc, AppError) else None
-            return dumped({"error": {"status": status_of(exc)[0], "detail": detail_of(exc), "field": field}} | own)
+            status = status_of(exc)[0]
+            error: dict[str, object] = {
+                "status": status,
+                "detail": detail_of(exc),
+                "field": getattr(exc, "field", None),
+            }
+            if isinstance(exc, Overloaded):
+                error["retry_after"] = exc.retry_after_s
+            return dumped({"error": error} | own)
+        finally:
+            self._calls.observer.call_ended(ROUTE, str(status), time.perf_counter() - started)
 
     async def _answered(self, message: str | bytes, own: dict[str, Any]) -> dict[str, object]:
         """The answer's page; what the answer has to repeat goes into `own`. Raises RequestRefused."""

@@ -10,10 +10,12 @@ from typing import Any
 from starlette.responses import Response
 
 from app.answering.answers import Answers
-from app.serving.core import InForce, OnlineCore, Question
+from app.serving.core import OnlineCore
+from app.serving.in_force import InForce
+from app.serving.question import Question
 from app.serving.refusals import BadRequest, NotFound
 from app.serving.rest_calls import Call, json_response
-from app.serving.rest_pages import question_of, refusal_of
+from app.serving.rest_pages import asked, check_rows, refusal_of
 from app.serving.rest_plain import Served
 from app.serving.tensors import metadata_of, tensors_of
 
@@ -35,7 +37,8 @@ class V1Endpoints:
             found = ", ".join(sorted(page))[:200] or "nothing"
             raise BadRequest(f"expected instances or inputs, one of the two, found {found}")
         by_row = "instances" in page
-        rows = _rows(page["instances"]) if by_row else _columns_as_rows(page["inputs"])
+        most = core.policy.most_request_rows
+        rows = _rows(page["instances"], most) if by_row else _columns_as_rows(page["inputs"], most)
         answers = await call.ask(core, _question(rows, page.get("keys"), version, call.within_s))
         if answers.rejected:
             raise refusal_of(answers, "instances" if by_row else "inputs")
@@ -56,10 +59,10 @@ class V1Endpoints:
         """What it takes and gives."""
         core, version = self._asked(call)
         in_force = core.in_force
-        stable = in_force.lineup.lanes[0].version
+        signature = _signature(in_force, version)
         page = {
-            "model_spec": {"name": core.model, "signature_name": "", "version": version or stable},
-            "metadata": {"signature_def": {"signature_def": {"serving_default": _signature(in_force)}}},
+            "model_spec": {"name": core.model, "signature_name": "", "version": in_force.lane_of(version).version},
+            "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
         }
         return json_response(page)
 
@@ -71,18 +74,21 @@ class V1Endpoints:
         return self._models[name].core, call.request.path_params.get("version")
 
 
-def _rows(given: object) -> list[object]:
+def _rows(given: object, most: int) -> list[object]:
     if not isinstance(given, list):
         raise BadRequest("instances: expected a list", field="instances")
+    check_rows(len(given), most, "instances")
     return given
 
 
-def _columns_as_rows(given: object) -> list[object]:
+def _columns_as_rows(given: object, most: int) -> list[object]:
     """`inputs`: a list of rows, or an object of columns that are equally long."""
     if isinstance(given, list):
+        check_rows(len(given), most, "inputs")
         return given
     if not isinstance(given, dict) or not given or not all(isinstance(column, list) for column in given.values()):
         raise BadRequest("inputs: expected a list of rows, or an object of lists", field="inputs")
+    check_rows(max(map(len, given.values())), most, "inputs")
     if len({len(column) for column in given.values()}) > 1:
         raise BadRequest("inputs: the lists differ in length", field="inputs")
     if list(given) == ["features"]:
@@ -95,7 +101,7 @@ def _question(rows: list[object], keys: object, version: str | None, within_s: f
         raise BadRequest("keys: expected a list, one for each row", field="keys")
     # a model of one number takes bare numbers, as TensorFlow's own do
     bare = bool(rows) and all(isinstance(row, int | float) for row in rows)
-    return question_of([[row] for row in rows] if bare else rows, keys, version, within_s, where="instances")
+    return asked([[row] for row in rows] if bare else rows, keys, version, within_s, where="instances")
 
 
 def _by_row(answers: Answers) -> list[dict[str, Any]]:
@@ -105,8 +111,8 @@ def _by_row(answers: Answers) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _signature(in_force: InForce) -> dict[str, object]:
-    inputs, outputs = metadata_of(in_force)
+def _signature(in_force: InForce, version: str | None) -> dict[str, object]:
+    inputs, outputs = metadata_of(in_force, version)
 
     def described(tensors: list[dict[str, Any]]) -> dict[str, object]:
         return {

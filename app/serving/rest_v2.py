@@ -4,8 +4,10 @@ Health, metadata and inference, with and without a version. A request is answere
 `{"error": …}`.
 """
 
+import math
 from collections.abc import Mapping
 from importlib.metadata import version as version_of_package
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,20 +15,24 @@ import numpy.typing as npt
 from starlette.responses import Response
 
 from app.serving.core import OnlineCore
+from app.serving.datatypes import (
+    BYTES,
+    MOST_DIMENSIONS,
+    NUMBERS,
+    Most,
+    check_datatype,
+    check_size,
+    checked_shape,
+    datatype_of,
+    most_of,
+)
 from app.serving.refusals import BadRequest, NotFound
 from app.serving.rest_calls import Call, json_response
 from app.serving.rest_pages import only_version, refusal_of
 from app.serving.rest_plain import Served
-from app.serving.tensors import metadata_of, question_of, tensors_of
+from app.serving.tensors import asked_by_tensors, metadata_of, tensors_of
 
 Array = npt.NDArray[Any]
-
-DTYPES: Mapping[str, str] = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
-    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
-}  # fmt: skip
-DATATYPES = {name: datatype for datatype, name in DTYPES.items()}
-MOST_DIMENSIONS = 32  # what every NumPy has
 
 
 class V2Endpoints:
@@ -52,16 +58,14 @@ class V2Endpoints:
     async def model_ready(self, call: Call) -> Response:
         """Whether this model, or this version of it, answers."""
         core, version = self._asked(call)
-        ready = core.ready and (version is None or version in _versions(core))
+        ready = core.ready and (version is None or version in core.in_force.versions)
         return json_response({"name": core.model, "ready": ready}, 200 if ready else 503)
 
     async def model(self, call: Call) -> Response:
         """What it takes and gives."""
         core, version = self._asked(call)
-        inputs, outputs = metadata_of(core.in_force)
-        versions = _versions(core)
-        if version is not None and version not in versions:
-            raise NotFound(f"version {version[:100]!r} is not answering; answering: {', '.join(versions)}")
+        inputs, outputs = metadata_of(core.in_force, version)
+        versions = core.in_force.versions
         page = {"name": core.model, "versions": versions, "platform": "onnx", "inputs": inputs, "outputs": outputs}
         return json_response(page)
 
@@ -70,11 +74,13 @@ class V2Endpoints:
         core, version = self._asked(call)
         page = await call.json(core)
         wanted = _wanted(page.get("outputs"))
-        inputs = _inputs(page.get("inputs"))
+        in_force = core.in_force
+        most = most_of(in_force, core.policy.most_request_rows)
+        inputs = _inputs(page.get("inputs"), most)
         given_id = page.get("id")
         if given_id is not None and not isinstance(given_id, str):
             raise BadRequest("id: expected text", field="id")
-        question = question_of(inputs, core.in_force, version=version, within_s=call.within_s)
+        question = asked_by_tensors(inputs, in_force, most, version=version, within_s=call.within_s)
         if not len(question.rows):
             raise BadRequest("inputs: they have no rows", field="inputs")
         answers = await call.ask(core, question)
@@ -107,10 +113,6 @@ class V2Endpoints:
         return self._models[name].core, call.request.path_params.get("version")
 
 
-def _versions(core: OnlineCore) -> list[str]:
-    return list(dict.fromkeys(lane.version for lane in core.in_force.lineup.lanes))
-
-
 def _wanted(outputs: object) -> list[str]:
     """Names of the outputs that are asked for, none for all."""
     if outputs is None:
@@ -122,7 +124,7 @@ def _wanted(outputs: object) -> list[str]:
     return [output["name"] for output in outputs]
 
 
-def _inputs(inputs: object) -> dict[str, Array]:
+def _inputs(inputs: object, most: Most) -> dict[str, Array]:
     if not isinstance(inputs, list) or not inputs:
         raise BadRequest("inputs: expected a list of tensors", field="inputs")
     arrays: dict[str, Array] = {}
@@ -132,39 +134,37 @@ def _inputs(inputs: object) -> dict[str, Array]:
             raise BadRequest(f"{where}: expected an object with a name", field=where)
         if tensor["name"] in arrays:
             raise BadRequest(f"{where}: there is another {tensor['name'][:100]!r}", field=where)
-        arrays[tensor["name"]] = _array(tensor, where)
+        arrays[tensor["name"]] = _array(tensor, most, where)
     return arrays
 
 
-def _array(tensor: Mapping[str, Any], where: str) -> Array:
+def _array(tensor: Mapping[str, Any], most: Most, where: str) -> Array:
     """A tensor's data, flat or nested, as its shape and datatype say. Raises BadRequest."""
-    datatype, shape = str(tensor.get("datatype")), tensor.get("shape")
-    if datatype != "BYTES" and datatype not in DTYPES:
-        known = ", ".join([*DTYPES, "BYTES"])
-        raise BadRequest(f"{where}.datatype: {datatype[:64]!r} is none of {known}", field=f"{where}.datatype")
-    if (
-        not isinstance(shape, list)
-        or not 1 <= len(shape) <= MOST_DIMENSIONS
-        or not all(type(size) is int and 0 <= size < 2**31 for size in shape)
-    ):
+    datatype, shape = str(tensor.get("datatype"))[:100], tensor.get("shape")
+    check_datatype(datatype, f"{where}.datatype")
+    if not isinstance(shape, list):
         raise BadRequest(f"{where}.shape: expected a list of sizes", field=f"{where}.shape")
-    data = _flat(tensor.get("data"), where)
-    count = 1
-    for size in shape:
-        count *= size
-    if len(data) != count:
-        raise BadRequest(f"{where}.data: {len(data)} elements, shape {shape} has {count}", field=f"{where}.data")
-    return _typed(data, datatype, where).reshape(shape)
+    sizes = checked_shape(shape, f"{where}.shape")
+    check_size(sizes, most, f"{where}.shape")
+    data = _flat(tensor.get("data"), most, f"{where}.data")
+    if len(data) != math.prod(sizes):
+        message = f"{where}.data: {len(data)} elements, shape {shape} has {math.prod(sizes)}"
+        raise BadRequest(message, field=f"{where}.data")
+    return _typed(data, datatype, where).reshape(sizes)
 
 
-def _flat(data: object, where: str) -> list[object]:
+def _flat(data: object, most: Most, where: str) -> list[object]:
     """Row-major. An element that is no list beside one that is stays, and is then no element of any datatype."""
     if not isinstance(data, list):
-        raise BadRequest(f"{where}.data: expected a list", field=f"{where}.data")
+        raise BadRequest(f"{where}: expected a list", field=where)
     for _ in range(MOST_DIMENSIONS):
+        if len(data) > most.elements:
+            raise BadRequest(f"{where}: more than {most.elements} elements", field=where, too_large=True)
         if not data or not all(isinstance(part, list) for part in data):
             break
-        data = [element for part in data for element in part]
+        if sum(map(len, data)) > most.elements:
+            raise BadRequest(f"{where}: more than {most.elements} elements", field=where, too_large=True)
+        data = list(chain.from_iterable(data))
     return data
 
 
@@ -172,14 +172,15 @@ def _typed(data: list[object], datatype: str, where: str) -> Array:
     allowed = _elements_of(datatype)
     if set(map(type, data)) - allowed:
         odd = next(element for element in data if type(element) not in allowed)
-        raise BadRequest(f"{where}.data: {str(odd)[:64]!r} is no element of {datatype}", field=f"{where}.data")
-    if datatype == "BYTES":
+        shown = type(odd).__name__ if isinstance(odd, list | dict) else repr(odd)[:64]
+        raise BadRequest(f"{where}.data: {shown} is no element of {datatype}", field=f"{where}.data")
+    if datatype == BYTES:
         array = np.empty(len(data), object)
         array[:] = data
         return array
     try:
         with np.errstate(over="ignore"):
-            return np.array(data, DTYPES[datatype])
+            return np.array(data, NUMBERS[datatype])
     except (OverflowError, ValueError) as exc:
         raise BadRequest(f"{where}.data: {str(exc)[:200]}", field=f"{where}.data") from None
 
@@ -192,10 +193,10 @@ def _elements_of(datatype: str) -> set[type]:
 
 
 def _tensor(name: str, column: Array) -> dict[str, object]:
-    text = column.dtype.kind in "USO"
+    datatype = datatype_of(column)
     return {
         "name": name,
         "shape": list(column.shape),
-        "datatype": "BYTES" if text else DATATYPES[column.dtype.name],
-        "data": column.tolist() if text else column.reshape(-1),
+        "datatype": datatype,
+        "data": column.tolist() if datatype == BYTES else column.reshape(-1),
     }

@@ -41,11 +41,18 @@ class Limits(Section):
     request_rows: Count = Field(10_000, description="Rows in one request; more is answered with 413")
     waiting_rows: Count = Field(20_000, description="Rows that wait to be scored; more is answered with 429")
     concurrent_requests: Count = Field(1_024, description="More at the same time are answered with 429")
+    open_bytes: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] = Field(
+        268_435_456, description="Of all requests that are being received or answered; more is answered with 429"
+    )
     connections: Count = Field(
-        4_096, description="Open at the same time; those beyond are answered with 503 and closed"
+        4_096,
+        description="Open at the same time; a new one takes the place of one that waits for a request, else it may ask "
+        "for a probe, and is answered with 503",
     )
     receive_s: Seconds = Field(10.0, description="For a whole request to arrive; slower connections are cut")
-    idle_s: Seconds = Field(60.0, description="How long a connection is kept for its next request")
+    idle_s: Seconds = Field(
+        60.0, description="How long a connection is kept for its next request, and a gRPC stream for its next message"
+    )
     answer_s: Seconds = Field(10.0, description="From a request's arrival to 504")
 
 
@@ -58,6 +65,9 @@ class Access(WithSecrets):
     api_keys_file: Path | None = None
     admin_keys: SecretStr | None = Field(None, description="For everything, one on each line")
     admin_keys_file: Path | None = None
+    open_description: bool = Field(
+        default=True, description="Whether `/openapi.json` and `/docs`, which name the model's fields, need no key"
+    )
     jwt_key: SecretStr | None = Field(
         None, description="What JSON Web Tokens are verified with: a PEM public key, a JSON Web Key (Set), or a secret"
     )
@@ -130,4 +140,9 @@ class Serving(Section):
     predict_route: Route | None = Field(
         None, description="One more route that takes `instances` and gives `predictions`; Vertex AI names it"
     )
-    drain_timeout_s: Seconds = Field(20.0, description="From SIGTERM on, what is being answered may take so long")
+    drain_delay_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
+        0.0,
+        description="From SIGTERM on, connections are still taken for so long while `/readyz` says 503: until whoever "
+        "balances requests has heard of it",
+    )
+    drain_timeout_s: Seconds = Field(20.0, description="After that, what is being answered may take so long")

@@ -3,6 +3,8 @@
 Rows come as one tensor `features`, (n, width), numbers in the order of the manifest (also by the name that the model's
 only input has), or as one tensor for each field, (n,) or (n, length); NaN is what is missing. A tensor `key`, (n,) of
 BYTES, is what rollouts choose by. Answers are `prediction`, `probabilities` and `confidence`.
+
+A number of 32 bits is taken as the shortest decimal that it is, see `datatypes.as_meant`, however it came here.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.answering.answers import Answers
-from app.serving.core import InForce, Question
+from app.answering.event_columns import EventColumns
+from app.serving.datatypes import Most, as_meant, check_size
+from app.serving.in_force import InForce
+from app.serving.question import Question
 from app.serving.refusals import BadRequest
 from app.specs import ProbabilitiesOutput
 
@@ -22,25 +27,37 @@ FEATURES, KEY = "features", "key"
 OUTPUTS = ("prediction", "probabilities", "confidence")
 
 
-def question_of(
-    inputs: Mapping[str, Array], in_force: InForce, *, version: str | None = None, within_s: float | None = None
+def asked_by_tensors(
+    inputs: Mapping[str, Array],
+    in_force: InForce,
+    most: Most,
+    *,
+    version: str | None = None,
+    within_s: float | None = None,
 ) -> Question:
-    """The rows of these tensors. Text is `str` or `bytes` objects. Raises BadRequest, naming the tensor."""
-    rows = dict(inputs)
+    """The rows of these tensors. Text is `str` or `bytes` objects.
+
+    Raises BadRequest, naming the tensor, and NotFound for a version that does not answer.
+    """
+    for name, array in inputs.items():
+        if array.ndim:
+            check_size(array.shape, most, name[:64])
+    rows = {name: as_meant(array) if array.dtype.kind == "f" else array for name, array in inputs.items()}
     keys = _keys(rows.pop(KEY, None))
     if not rows:
         raise BadRequest(f"inputs: {FEATURES!r}, or one for each field, is needed", field="inputs")
-    specs = in_force.events.inputs
+    events = in_force.events_of(version)
+    specs = events.inputs
     of_vectors = {FEATURES} | ({specs[0].name} if len(specs) == 1 else set())
     lengths = {name: len(array) if array.ndim else -1 for name, array in rows.items()}
     if len(set(lengths.values())) > 1 or -1 in lengths.values():
         raise BadRequest(f"inputs: they have {lengths} rows, expected the same number of each", field="inputs")
-    if len(rows) == 1 and (name := next(iter(rows))) in of_vectors and name not in in_force.events.schema.names:
+    if len(rows) == 1 and (name := next(iter(rows))) in of_vectors and name not in events.schema.names:
         vectors = rows[name]
         if vectors.dtype.kind not in "iuf":
             raise BadRequest(f"{name}: a tensor of numbers is expected", field=name)
         return Question(vectors=vectors.astype(np.float64), keys=keys, version=version, within_s=within_s)
-    columns = {name: _values(name, array, in_force) for name, array in rows.items()}
+    columns = {name: _values(name, array, events) for name, array in rows.items()}
     instances = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Question(instances=instances, keys=keys, version=version, within_s=within_s)
 
@@ -51,15 +68,20 @@ def tensors_of(answers: Answers) -> dict[str, Array]:
     return {name: column for name, column in found if column is not None}
 
 
-def metadata_of(in_force: InForce) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Inputs and outputs as the protocol's model metadata has them: name, datatype, shape."""
-    events = in_force.events
+def metadata_of(
+    in_force: InForce, version: str | None = None
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Inputs and outputs of a version, or of stable, as the protocol's model metadata has them: name, datatype, shape.
+
+    Raises NotFound if the version does not answer.
+    """
+    events = in_force.events_of(version)
     inputs: list[dict[str, object]] = [
         {"name": FEATURES, "datatype": "FP64", "shape": [-1, events.width]},
         {"name": KEY, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}},
     ]
     outputs: list[dict[str, object]] = []
-    for spec in in_force.lineup.lanes[0].answerer.model.outputs:
+    for spec in in_force.lane_of(version).answerer.model.outputs:
         if isinstance(spec, ProbabilitiesOutput):
             kind = "BYTES" if isinstance(spec.classes[0], str) else "INT64"
             outputs = [
@@ -80,9 +102,9 @@ def _keys(array: Array | None) -> list[str | None] | None:
     return [_text(KEY, item) for item in array.tolist()]
 
 
-def _values(name: str, array: Array, in_force: InForce) -> list[object]:
+def _values(name: str, array: Array, events: EventColumns) -> list[object]:
     """One value for each row."""
-    known = in_force.events.schema.names
+    known = events.schema.names
     if name not in known:
         raise BadRequest(f"{name[:64]} is no input; inputs are {FEATURES}, {KEY}, {', '.join(known)}", field="inputs")
     if array.ndim == 2 and array.shape[1] == 1:

@@ -169,3 +169,13 @@ def test_what_is_set_wrong_is_told_at_start_with_status_2(models, tmp_path, sect
         assert server.process.wait(WAIT_S) == 2
         assert said in " ".join(server.log.split())
         assert "Traceback" not in server.log
+
+
+def test_a_server_that_leaves_says_so_and_answers_until_everybody_has_heard(models, tmp_path):
+    with serving(models, tmp_path, serving={"drain_delay_s": 2.0}) as server:
+        server.wait_until_ready()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.ask("/readyz")[0] == 503, "the server to say that it leaves")
+        assert server.ask("/livez")[0] == 200
+        assert server.ask("/predict", {"features": FEATURES})[0] == 200
+        assert server.process.wait(WAIT_S) == 0

@@ -197,6 +197,32 @@ def over_v2(world):
     return Answered(tensors["prediction"], tensors["probabilities"][:, 1], {})
 
 
+def over_v2_of_32_bits(world):
+    """Numbers as a client has them that knows FP32 only: text with seven digits is what it means."""
+    vectors = world.customers.vectors.astype(np.float32)
+    numbers = [None if np.isnan(number) else float(str(number)) for number in vectors.ravel()]
+    features = {"name": "features", "datatype": "FP32", "shape": vectors.shape, "data": numbers}
+    keys = {"name": "key", "datatype": "BYTES", "shape": [ROWS], "data": world.customers.keys}
+    page = asked(world.http_port, "/v2/models/churn/infer", {"inputs": [features, keys]})
+    tensors = {tensor["name"]: np.reshape(tensor["data"], tensor["shape"]) for tensor in page["outputs"]}
+    return Answered(tensors["prediction"], tensors["probabilities"][:, 1], {})
+
+
+def over_v1_by_version(world):
+    """Vectors for a version that the path names: each customer's is asked the one that the rollout gave them."""
+    predictions, probabilities = np.zeros(ROWS, int), np.zeros(ROWS)
+    for version in (STABLE, CANARY):
+        rows = [row for row, name in enumerate(world.expected.said["model_version"]) if name == version]
+        instances = [
+            [None if np.isnan(number) else number for number in vector]
+            for vector in world.customers.vectors[rows].tolist()
+        ]
+        page = asked(world.http_port, f"/v1/models/churn/versions/{version}:predict", {"instances": instances})
+        predictions[rows] = [row["prediction"] for row in page["predictions"]]
+        probabilities[rows] = [row["probabilities"][1] for row in page["predictions"]]
+    return Answered(predictions, probabilities, {})
+
+
 def over_batch_predict(world):
     """A call has one key: all customers of an arm are asked about with the key of one of them."""
     customers = world.customers
@@ -276,6 +302,8 @@ SURFACES = {
     "rest": over_rest,
     "v1": over_v1,
     "v2": over_v2,
+    "v2 of 32 bits": over_v2_of_32_bits,
+    "v1 by version": over_v1_by_version,
     "grpc BatchPredict": over_batch_predict,
     "grpc PredictStream": over_predict_stream,
     "grpc ModelInfer": over_model_infer,

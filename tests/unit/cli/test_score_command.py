@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from app import wiring
 from app.__main__ import cli
-from app.errors import BadSettings, ModelMissing, SchemaIncompatible
+from app.errors import BadSettings, InputDamaged, ModelMissing, SchemaIncompatible
 from app.models.model_store import open_store
 from app.models.rollout_changes import Order, promote
 from app.train.churn_data import ChurnFormula
@@ -142,6 +142,30 @@ def test_a_settings_file_can_name_the_store(place, store):
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.exit_code == 0
     assert "1,000 rows answered, 0 rejected, by churn version 1, rollout revision 1" in done.stdout
+
+
+def test_a_handler_that_would_not_be_run_is_a_bad_start(place, store):
+    (place / "worker.yaml").write_text(
+        f"models: {{store: '{store}'}}\n"
+        "pipelines:\n"
+        "  - {name: churn, input_topics: [a], output_topic: b, dead_letter_topic: c, model: churn,\n"
+        "     handler: 'odd:Odd'}\n"
+    )
+    command = ["score", "rows.parquet", "out", "--model", "churn", "--config", "worker.yaml"]
+    with pytest.raises(BadSettings, match=r"pipelines\.churn\.handler: odd:Odd makes the answers of 'churn'"):
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert not (place / "out").exists()
+
+
+def test_line_breaks_in_cells_are_for_the_asking_and_a_job_keeps_to_what_was_asked(place, store):
+    lines = (place / "rows.csv").read_text().splitlines()
+    (place / "odd.csv").write_text("\n".join([*lines[:6], '"' + lines[6].replace('"', ""), *lines[7:]]) + "\n")
+    report = score(store, "odd.csv", "out", "--format", "parquet")
+    assert (report["answered"], report["rejected"]) == (ROWS - 1, 1)
+    with pytest.raises(BadSettings, match="holds a job with multiline False, not True"):
+        score(store, "odd.csv", "out", "--format", "parquet", "--multiline")
+    with pytest.raises((BadSettings, InputDamaged), match="a quote is opened and never closed"):
+        score(store, "odd.csv", "other", "--format", "parquet", "--multiline")
 
 
 @pytest.mark.parametrize(

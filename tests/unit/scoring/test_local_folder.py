@@ -58,19 +58,35 @@ def test_put_replaces(folder):
 
 def test_what_a_killed_writer_left_is_not_listed_and_goes(folder, tmp_path):
     folder.create("part-0", b"one")
-    left = tmp_path / "out/_tmp/draft"
-    left.write_bytes(b"half")
+    left = tmp_path / "out/_tmp/somebody"
+    left.mkdir()
+    (left / "writer").touch()  # nobody holds it any more
+    (left / "draft").write_bytes(b"half")
     assert folder.names() == {"part-0"}
     folder.tidy()
-    assert not left.exists()
+    assert not (tmp_path / "out/_tmp").exists()
     assert folder.create("part-1", b"two")
+
+
+def test_who_ends_first_takes_nothing_from_another_that_still_writes(folder, tmp_path):
+    other = LocalFolder(tmp_path / "out")
+    folder.create("part-0", b"one")
+
+    def place(draft, target):
+        folder.tidy()  # between the draft and its link
+        os.link(draft, target)
+
+    other._write("part-1", b"two", place)
+    assert folder.names() == {"part-0", "part-1"}
+    other.tidy()
+    assert not (tmp_path / "out/_tmp").exists()
 
 
 def test_nothing_is_left_aside_when_a_file_is_there(folder, tmp_path):
     folder.create("part-0", b"one")
     folder.create("part-0", b"two")
     folder.put("side", b"one")
-    assert list((tmp_path / "out/_tmp").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out/_tmp").rglob("*") if path.is_file()] == ["writer"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):

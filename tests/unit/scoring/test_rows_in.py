@@ -3,6 +3,7 @@
 import io
 import random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -86,8 +87,64 @@ def test_a_long_bad_line_is_kept_in_part():
     assert len(bad.line) == rows_in.LONGEST_LINE
 
 
-def test_line_breaks_and_quotes_within_cells_and_windows_line_ends_are_read():
-    rows, bad = read(csv('a,b\r\n"1\r\n2","say ""hi"""\r\n3,4'), ["a", "b"])
+def test_a_quote_that_is_not_closed_costs_its_line_and_no_other():
+    content = "a,b\n" + "1,2\n" * 5 + '"3,4\n' + "5,6\n" * 200_000
+    rows, (bad,) = read(csv(content), ["a", "b"])
+    assert rows == [{"a": "1", "b": "2"}] * 5 + [{"a": "5", "b": "6"}] * 200_000
+    assert (bad.row, bad.line) == (None, '"3,4')
+    assert bad.message == "line 7 has a quote that is not closed"
+
+
+@pytest.mark.parametrize(
+    ("line", "opened"),
+    [
+        ('"x"', False),
+        ('"x"y', False),
+        ('5" pipe', False),
+        ('"a ""b"" c"', False),
+        ('"a"""', False),
+        ('""', False),
+        ('"', True),
+        ('"x""', True),
+        ('"x"",', True),
+        ('"a"",""', True),
+    ],
+)
+@pytest.mark.parametrize("other", ["", "1", '5" pipe', '"q,q"'])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_which_quotes_are_open_at_the_end_of_a_line_is_as_the_reader_has_it(line, opened, other, end):
+    rows, bad = read(csv(f"a,b{end}1,2{end}{other},{line}{end}3,4{end}"), ["a"])
+    assert [row["a"] for row in rows][:: len(rows) - 1] == ["1", "3"]
+    assert [found.line for found in bad] == ([f"{other},{line}"] if opened else [])
+
+
+@pytest.mark.parametrize("block", [300, 1_000, 4_000])
+def test_an_open_quote_is_found_wherever_blocks_end(block, monkeypatch):
+    monkeypatch.setattr(rows_in, "CSV_BLOCK_BYTES", block)
+    lines = [f'"{number}' if number % 7 == 3 else f"{number}" for number in range(2_000)]
+    rows, bad = read(csv("a\n" + "\n".join(lines)), ["a"])
+    assert [row["a"] for row in rows] == [line for line in lines if not line.startswith('"')]
+    assert [found.line for found in bad] == [line for line in lines if line.startswith('"')]
+
+
+def test_a_header_with_an_open_quote_is_no_header():
+    with pytest.raises(BadSettings, match=r"rows\.csv cannot be read: the header has a quote that is not closed"):
+        csv('a,"b\n1,2\n')
+
+
+def test_where_cells_may_hold_line_breaks_an_open_quote_refuses_the_file():
+    with pytest.raises(
+        (BadSettings, InputDamaged), match=r"rows\.csv cannot be read: a quote is opened and never closed"
+    ):
+        read(csv('a,b\n1,2\n"3,4\n5,6\n', CsvPolicy(multiline=True)), ["a"])
+
+
+def test_line_breaks_within_cells_are_read_if_there_may_be_any():
+    content = 'a,b\r\n"1\r\n2","say ""hi"""\r\n3,4'
+    rows, bad = read(csv(content), ["a", "b"])
+    assert rows == [{"a": '2"', "b": 'say "hi"'}, {"a": "3", "b": "4"}]  # each line is one of its own
+    assert [found.line for found in bad] == ['"1']
+    rows, bad = read(csv(content, CsvPolicy(multiline=True)), ["a", "b"])
     assert rows == [{"a": "1\r\n2", "b": 'say "hi"'}, {"a": "3", "b": "4"}]
     assert bad == []
 
@@ -125,7 +182,7 @@ def test_a_csv_gives_back_what_was_written_whatever_the_blocks(cells, block):
     before = rows_in.CSV_BLOCK_BYTES
     rows_in.CSV_BLOCK_BYTES = max(block, 200)
     try:
-        rows, bad = read(csv(sink.getvalue()), ["a", "b"])
+        rows, bad = read(csv(sink.getvalue(), CsvPolicy(multiline=True)), ["a", "b"])
     finally:
         rows_in.CSV_BLOCK_BYTES = before
     assert rows == table.to_pylist()
@@ -204,3 +261,14 @@ def test_damage_within_a_parquet_file_is_found_by_its_checksums_and_told_by_name
             assert "rows.parquet" in str(exc)  # noqa: PT017 - damage that does no harm is fine
             damaged += 1
     assert damaged
+
+
+def test_a_batch_of_wide_rows_has_fewer_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_in, "BATCH_BYTES", 1 << 20)
+    numbers = np.zeros(2_000 * 1_000, np.float32)  # a kilobyte in the file, 8 MB in memory
+    column = pa.ListArray.from_arrays(np.arange(2_001, dtype=np.int32) * 1_000, numbers)
+    pa.parquet.write_table(pa.table({"pixels": column}), tmp_path / "wide.parquet")
+    rows = ParquetRows("wide", lambda: pa.OSFile(str(tmp_path / "wide.parquet")), [])
+    pieces = list(rows.pieces(["pixels"], 0))
+    assert sum(piece.table.num_rows for piece in pieces) == 2_000
+    assert max(piece.table.nbytes for piece in pieces) <= 1 << 20

@@ -38,17 +38,18 @@ class OneKey:
 class GrpcWorld:
     """`server` and `channel` are there within `up`; `server` from `make` on."""
 
-    def __init__(self, *models, page=None, gate=None, policy=None, receive_s=10.0, **online):
+    def __init__(self, *models, page=None, gate=None, policy=None, receive_s=10.0, calls=None, **online):
         self.online = OnlineWorld(*models, page=page, **online)
         self.core = self.online.core
         self.calls_seen = SeenCalls()
-        self.gate, self.policy, self.receive_s = gate, policy or GrpcPolicy(port=0), receive_s
+        self.gate, self.policy = gate, policy or GrpcPolicy(port=0)
+        self.limits = {"receive_s": receive_s} | (calls or {})
         self.server = None
 
     def make(self):
         """The server, not yet started."""
         ending = asyncio.Event()
-        calls = Calls(self.gate, self.calls_seen, receive_s=self.receive_s)
+        calls = Calls(self.gate, self.calls_seen, **self.limits)
         services = grpc_services(calls, [self.core], ending)
         self.server = GrpcServer(self.policy, services, lambda: self.core.ready, calls, ending)
         return self.server

@@ -22,7 +22,7 @@ WAIT_S = 30.0
 class RestWorld:
     """The server at `url`; `calls` has (route, status) of each request, `reload` gives what reloading is to give."""
 
-    def __init__(self, *models, page=None, gate=None, routes=None, server=None, ready=True, **policy):
+    def __init__(self, *models, page=None, gate=None, routes=None, server=None, ready=True, held=None, **policy):
         self.models = models or (model_of("7"),)
         self.clock, self.seen, self.calls = SystemClock(), Seen(), []
         self.reload = lambda: None
@@ -32,7 +32,7 @@ class RestWorld:
         if ready:
             self.use(self._page)
         self._gate = gate or Gate([], ["boss"], None, self.clock)
-        self._routes, self._server_policy = routes or Routes(), server or ServerPolicy()
+        self._routes, self._server_policy, self._held = routes or Routes(), server or ServerPolicy(), held
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -74,7 +74,7 @@ class RestWorld:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         served = Served(self.core, self._reload)
         app = application(
-            {"churn": served}, "churn", self._gate, self._routes, self, lambda: b"# metrics\n", self._ending
+            {"churn": served}, "churn", self._gate, self._routes, self, lambda: b"# metrics\n", self._ending, self._held
         )
         server = RestServer(app, self._server_policy)
         self.port = server.port

@@ -17,9 +17,10 @@ from small_pipeline import INPUTS, SICK, model_of
 
 from app.errors import ModelFailed
 from app.grpc_api import grpc_predict_v2_pb2 as v2
+from app.serving.datatypes import NUMBERS, Most, datatype_of
 from app.serving.grpc_calls import Call
 from app.serving.grpc_inference import InferenceService
-from app.serving.grpc_tensors import NUMBERS, datatype_of, inputs_of, respond
+from app.serving.grpc_tensors import inputs_of, respond
 from app.serving.refusals import RequestRefused
 
 
@@ -49,7 +50,9 @@ def arrays_of(response):
         )
         for tensor in response.outputs
     ]  # fmt: skip
-    return inputs_of(v2.ModelInferRequest(inputs=inputs, raw_input_contents=response.raw_output_contents))
+    return inputs_of(
+        v2.ModelInferRequest(inputs=inputs, raw_input_contents=response.raw_output_contents), Most(10_000, 64)
+    )
 
 
 def answered(request, *models, page=None):
@@ -244,7 +247,7 @@ def test_metadata_of_what_is_not_there_is_not_found(name, version, code):
 ANY_TENSOR = st.tuples(
     st.sampled_from(["features", "X", "x", "id", "key", "", "y"]),
     st.tuples(
-        st.sampled_from([code for code, _ in NUMBERS.values()]) | st.just("O"),
+        st.sampled_from([*NUMBERS.values()]) | st.just("O"),
         st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
     ).flatmap(
         lambda kind: (

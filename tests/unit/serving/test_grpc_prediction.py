@@ -1,16 +1,19 @@
 """`prediction.PredictionService`, as a client sees it over a real connection."""
 
 import asyncio
+import dataclasses
 
 import grpc
 import numpy as np
 import pytest
+import small_pipeline
 from grpc import StatusCode
 from grpc_world import GrpcWorld, OneKey, failure_of
 from made_pages import canary_page
 from online_world import run
-from small_pipeline import SICK, model_of
+from small_pipeline import PREDICTION_HEADER, SICK, model_of, schema
 
+from app.avro.codec import DatumWriter
 from app.errors import ModelFailed
 from app.grpc_api import prediction_pb2 as messages
 from app.serving.grpc_calls import CallFailed
@@ -328,6 +331,28 @@ def test_what_is_no_class_of_32_bits_is_refused_and_the_message_says_what_to_cal
     with pytest.raises(CallFailed, match="call ModelInfer") as failed:
         classes_of(labels, outputs)
     assert failed.value.code is StatusCode.FAILED_PRECONDITION
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """A model whose classes are text."""
+    named = schema("Prediction", ("id", "string"), ("label", "string"), ("p", "double"))
+    monkeypatch.setattr(small_pipeline, "WRITER", DatumWriter(small_pipeline.FRAMING, PREDICTION_HEADER, named))
+    fields = {"label": "class", "p": "probability"}
+    output = ProbabilitiesOutput(name="P", classes=("no", "yes"), threshold=0.5, fields=fields)
+    return dataclasses.replace(model_of("7"), outputs=(output,))
+
+
+def test_a_bad_row_beside_classes_that_are_text_is_named_as_any_other(texts):
+    async def scenario():
+        async with GrpcWorld(texts).up() as world:
+            good = await world.prediction.BatchPredict(batch([2.0], [7.0]))
+            return good, await failure_of(world.prediction.BatchPredict(batch([2.0], [80.0])))
+
+    good, failure = run(scenario())
+    assert list(good.predictions) == [0, 1]
+    assert failure.code() is StatusCode.INVALID_ARGUMENT
+    assert failure.details().startswith("instances[1]: x is 80, allowed 0 to 10")
 
 
 def test_more_rows_than_one_call_may_have_are_refused():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from app.grpc_api import prediction_pb2 as messages
-from app.serving.grpc_rows import as_meant, batch_response, row_of, rows_of
+from app.serving.datatypes import as_meant
+from app.serving.grpc_rows import batch_response, row_of, rows_of
 from app.serving.refusals import BadRequest
 
 MOST = 10_000

@@ -17,6 +17,7 @@ from online_world import rounds, run
 
 from app.errors import BadSettings
 from app.grpc_api import prediction_pb2 as messages
+from app.serving.admission import OpenBytes
 from app.serving.grpc_server import GrpcPolicy, GrpcTls
 
 ROW = messages.PredictRequest(features=[7.0])
@@ -181,7 +182,7 @@ def test_when_too_much_waits_a_call_is_told_when_to_come_back():
 
 def test_more_calls_at_a_time_than_are_taken_are_refused():
     async def scenario():
-        world = GrpcWorld(policy=GrpcPolicy(port=0, max_calls=2), max_wait_s=3600.0)
+        world = GrpcWorld(calls={"most": 2}, max_wait_s=3600.0)
         async with world.up():
             with world.core.coming():
                 calls = [asyncio.ensure_future(failure_of(world.prediction.Predict(ROW, timeout=1))) for _ in range(5)]
@@ -372,3 +373,76 @@ def test_a_call_that_is_being_answered_when_the_server_ends_gets_its_answer():
 
     answer, _ = run(scenario())
     assert answer.prediction == 1
+
+
+async def watching(channel):
+    call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    await call.read()
+    return call
+
+
+def test_who_may_not_call_takes_no_place_of_those_who_may():
+    async def scenario():
+        world = GrpcWorld(gate=OneKey(), calls={"most": 3})
+        async with world.up(), grpc.aio.insecure_channel(f"localhost:{world.server.port}") as stranger:
+            held = [await watching(stranger) for _ in range(3)]
+            reflection = reflection_pb2_grpc.ServerReflectionStub(stranger)
+            held += [reflection.ServerReflectionInfo() for _ in range(20)]
+            too_many = await failure_of(watching(stranger))
+            check = await health_pb2_grpc.HealthStub(stranger).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            key = [("x-api-key", "sesame")]
+            answer = await world.prediction.Predict(ROW, metadata=key, timeout=5)
+            for call in held:
+                call.cancel()
+            return too_many, check, answer
+
+    too_many, check, answer = run(scenario())
+    assert too_many.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert too_many.details() == "more than 3 public streams at the same time"
+    assert check.status == check.SERVING
+    assert answer.prediction == 1
+
+
+def test_where_there_are_keys_only_who_has_one_is_told_which_services_there_are():
+    async def scenario():
+        world = GrpcWorld(gate=OneKey())
+        async with world.up():
+            ask = reflection_pb2_grpc.ServerReflectionStub(world.channel).ServerReflectionInfo
+            names = reflection_pb2.ServerReflectionRequest(list_services="")
+            refused = ask(iter([names]))
+            told = ask(iter([names]), metadata=[("x-api-key", "sesame")])
+            return await failure_of(refused.read()), (await told.read()).list_services_response.service
+
+    failure, services = run(scenario())
+    assert failure.code() is StatusCode.UNAUTHENTICATED
+    assert "prediction.PredictionService" in {service.name for service in services}
+
+
+def test_a_stream_that_brings_nothing_for_long_is_ended():
+    async def scenario():
+        async with GrpcWorld(calls={"idle_s": 0.05, "most": 1}).up() as world:
+            stream = world.prediction.PredictStream()
+            await stream.write(messages.StreamedPredictRequest(features=[7]))
+            assert (await stream.read()).prediction == 1
+            failure = await failure_of(stream.read())
+            return failure, await world.prediction.Predict(ROW, timeout=5)
+
+    failure, answer = run(scenario())
+    assert (failure.code(), failure.details()) == (StatusCode.DEADLINE_EXCEEDED, "nothing came for 0.05 s")
+    assert answer.prediction == 1
+
+
+def test_messages_that_hold_too_much_together_are_told_to_come_back():
+    async def scenario():
+        world = GrpcWorld(calls={"held": OpenBytes(4)}, max_wait_s=3600.0)
+        async with world.up():
+            with world.core.coming():
+                first = asyncio.ensure_future(world.prediction.Predict(ROW, timeout=5))
+                while not world.core._batcher.records:
+                    await asyncio.sleep(0.005)
+                failure = await failure_of(world.prediction.Predict(ROW))
+            return failure, await first
+
+    failure, first = run(scenario())
+    assert failure.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert first.prediction == 1

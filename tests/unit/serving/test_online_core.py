@@ -4,17 +4,23 @@ import asyncio
 from threading import Event
 
 import numpy as np
+import online_world
+import pyarrow as pa
 import pytest
+import small_pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 from made_pages import ab_page, canary_page, stable_page
 from online_world import OnlineWorld, rounds, run
-from small_pipeline import SICK, SmallPipeline, event, model_of, read, tenths
+from small_pipeline import SICK, SmallPipeline, event, model_of, read, schema, tenths
 
 from app.answering.asking import FallbackPolicy
+from app.answering.event_columns import EventColumns
+from app.avro.resolution import reader_columns
 from app.errors import ModelFailed, Reason
-from app.serving.core import Question
+from app.serving.question import Question
 from app.serving.refusals import BadRequest, Expired, NotFound, NotServing, Overloaded
+from app.specs import InputSpec, NumberFeature
 
 
 def rows(*numbers):
@@ -409,3 +415,166 @@ def test_batching_loses_repeats_and_mixes_up_nothing(requests, max_rows):
                 assert answers.probabilities[row, 1] == np.float32(x) / np.float32(10)
             else:
                 assert row in answers.rejected
+
+
+# --------------------------------------------------------------------------- one client's row and everybody else's
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def asked_beside(strange, neighbour):
+    """What becomes of the neighbour; the strange one has an answer, a reason or a failure of its own."""
+    world = OnlineWorld()
+
+    async def at_once():
+        return await asyncio.gather(world.core.ask(strange), world.core.ask(neighbour), return_exceptions=True)
+
+    return run(at_once())
+
+
+@given(st.lists(JSON, min_size=1, max_size=3), st.booleans())
+def test_whatever_json_somebody_sends_their_neighbours_are_answered(rows_sent, named):
+    strange = Question(instances=rows_sent) if named else Question(vectors=rows_sent)
+    _, good = asked_beside(strange, vectors(7.0))
+    assert probabilities(good) == [0.7]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        Question(vectors=[[4611686018427387905, 0.5]]),
+        Question(vectors=[[2**63], [-1]]),
+        Question(vectors=[[deep(1000)]]),
+        Question(vectors=[deep(1000)]),
+        Question(instances=[{"x": deep(1000)}]),
+        Question(instances=[deep(1000)]),
+        Question(instances=[{"x": {"a": deep(1000)}}]),
+    ],
+    ids=[
+        "a large and a small one",
+        "two large rows",
+        "deep in a vector",
+        "a deep vector",
+        "a deep field",
+        "a deep row",
+        "a deep object",
+    ],
+)
+def test_a_row_that_nobody_thought_of_is_refused_alone(strange):
+    bad, good = asked_beside(strange, vectors(7.0))
+    assert probabilities(good) == [0.7]
+    assert len(bad.rejected) == len(strange.rows)
+
+
+def test_numbers_that_have_no_type_in_common_are_numbers_all_the_same():
+    wide = (InputSpec(name="X", features=tuple(NumberFeature(field=name) for name in ("x", "y"))),)
+    columns = EventColumns(pa.schema([("x", pa.float64()), ("y", pa.float64())]), wide)
+    made = columns.of_vectors([[2**62 + 1, 0.5], [2**63, -1]])
+    assert made.columns.table.to_pylist() == [{"x": 2.0**62, "y": 0.5}, {"x": 2.0**63, "y": -1.0}]
+    assert not made.refused
+
+
+def test_what_fails_a_batch_without_a_name_fails_its_own_request_only():
+    def frail(tensors):
+        if (tensors["X"] == 3.0).any():
+            raise StopIteration
+        return tenths(tensors)
+
+    world = OnlineWorld(model_of("7", answer=frail))
+
+    async def at_once():
+        return await asyncio.gather(*(world.core.ask(rows(x)) for x in (1.0, 3.0, 2.0)), return_exceptions=True)
+
+    first, bad, last = run(at_once())
+    assert [probabilities(first), probabilities(last)] == [[0.1], [0.2]]
+    assert isinstance(bad, RuntimeError)
+
+
+def test_the_end_of_a_model_by_force_is_told_and_the_next_request_is_answered():
+    calls = []
+
+    def once(tensors):
+        calls.append(1)
+        if len(calls) == 1:
+            raise SystemExit(3)
+        return tenths(tensors)
+
+    world = OnlineWorld(model_of("7", answer=once))
+
+    async def two():
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        first = asyncio.ensure_future(world.core.ask(rows(1.0)))
+        with pytest.raises(RuntimeError, match="the batch ended with SystemExit"):
+            await first
+        return await world.core.ask(rows(2.0))
+
+    try:
+        assert probabilities(run(two())) == [0.2]
+    except SystemExit:
+        assert len(calls) == 1  # on the loop itself it ends the process, as it says
+
+
+# ------------------------------------------------------------------------------------ vectors of several versions
+
+
+def two_fields(version, *order):
+    inputs = (InputSpec(name="X", features=tuple(NumberFeature(field=name, min=0, max=10) for name in order)),)
+    at = order.index("x")
+    return model_of(version, lambda tensors: tenths({"X": tensors["X"][:, at : at + 1]}), inputs)
+
+
+@pytest.fixture
+def reordered(monkeypatch):
+    event = reader_columns(schema("Event", ("id", "string"), ("x", ["null", "double"]), ("y", ["null", "double"])))
+    monkeypatch.setattr(small_pipeline, "COLUMNS", event)
+    monkeypatch.setattr(online_world, "COLUMNS", event)
+    return OnlineWorld(two_fields("1", "x", "y"), two_fields("2", "y", "x"), page=canary_page("1", "2", 50))
+
+
+def test_a_vector_for_a_named_version_is_laid_out_as_that_version_has_it(reordered):
+    for version, vector in (("1", [9, 1]), ("2", [1, 9])):
+        answers = run(reordered.core.ask(Question(vectors=[[8, 1] if vector[0] == 9 else [1, 8]], version=version)))
+        assert probabilities(answers) == [0.8], version
+
+
+def test_a_vector_without_a_version_is_stables_and_means_the_same_to_whoever_answers(reordered):
+    keys = [str(number) for number in range(20)]
+    answers = run(reordered.core.ask(Question(vectors=[[8, 1]] * 20, keys=keys)))
+    assert {answers.source_of(row).version for row in range(20)} == {"1", "2"}
+    assert probabilities(answers) == [0.8] * 20
+
+
+def test_a_vector_keeps_its_meaning_when_another_version_becomes_stable_before_its_turn(reordered):
+    async def switched():
+        asked = asyncio.ensure_future(reordered.core.ask(Question(vectors=[[8, 1]])))
+        await asyncio.sleep(0)  # it is inside
+        reordered.use(stable_page("2", 2))
+        return await asked
+
+    answers = run(switched())
+    assert (probabilities(answers), answers.source_of(0).version) == ([0.8], "2")
+
+
+def test_vectors_that_a_version_on_trial_cannot_be_fed_from_are_refused_by_name(reordered):
+    world = OnlineWorld(two_fields("1", "x"), two_fields("2", "y", "x"), page=canary_page("1", "2", 50))
+    with pytest.raises(BadRequest, match="version 2 takes y, which a list in the order of version 1 does not have"):
+        run(world.core.ask(Question(vectors=[[8]], keys=["a"])))
+    assert probabilities(run(world.core.ask(Question(vectors=[[8]])))) == [0.8]
+
+
+def test_who_leaves_is_not_ready_and_answers_all_the_same():
+    world = OnlineWorld()
+    world.core.leave()
+    assert not world.core.ready
+    assert probabilities(run(world.core.ask(rows(1.0)))) == [0.1]

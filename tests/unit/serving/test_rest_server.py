@@ -5,21 +5,26 @@ import re
 import socket
 import ssl
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Event, Thread
 
 import httpx2
 import pytest
 import trustme
+import uvicorn
 from rest_world import RestWorld
 from small_pipeline import model_of, tenths
+from uvicorn.server import ServerState
 
 from app.errors import BadSettings
+from app.serving.admission import OpenBytes
 from app.serving.rest import Routes
 from app.serving.rest_calls import RestPolicy
+from app.serving.rest_connections import Doors, connections_of
 from app.serving.rest_server import RestServer, ServerPolicy, ServerTls
 
 GOOD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{"features": [1]}'
+UPGRADE = b"GET /ws/predict HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 IMPATIENT = ServerPolicy(receive_s=0.5, idle_s=60)
 
 
@@ -41,6 +46,7 @@ def impatient():
         pytest.param(GOOD[:-5], id="half a body"),
         pytest.param(GOOD + GOOD[:30], id="a second head that does not come"),
         pytest.param(GOOD + GOOD[:-5], id="a second body that does not come"),
+        pytest.param(UPGRADE[:-9], id="half an upgrade"),
     ],
 )
 def test_a_request_that_does_not_come_is_not_waited_for(impatient, sent):
@@ -53,6 +59,126 @@ def test_a_request_that_does_not_come_is_not_waited_for(impatient, sent):
         except ConnectionResetError:
             pass
         assert 0.3 <= time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(UPGRADE + b"Content-Length: 1\r\n\r\n", id="a body that does not come"),
+        pytest.param(UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n", id="chunks that do not come"),
+        pytest.param(UPGRADE.replace(b"GET", b"POST") + b"\r\n", id="POST"),
+        pytest.param(UPGRADE.replace(b"GET", b"POST") + b"Content-Length: 16\r\n\r\n", id="POST without its body"),
+        pytest.param(UPGRADE.replace(b"GET", b"PUT") + b"\r\n", id="PUT"),
+        pytest.param(UPGRADE + b"\r\n", id="no key"),
+    ],
+)
+def test_an_upgrade_that_cannot_be_one_is_refused_at_once(impatient, sent):
+    with connected(impatient) as raw:
+        raw.sendall(sent)
+        assert raw.recv(64).startswith(b"HTTP/1.1 4")
+        while raw.recv(4096):
+            pass
+
+
+def test_who_comes_beyond_the_limit_takes_the_place_of_one_that_says_nothing():
+    with RestWorld(server=ServerPolicy(connections=20)) as world, ExitStack() as open_ones:
+        assert world.get("/livez").status_code == 200
+        silent = [open_ones.enter_context(connected(world)) for _ in range(40)]
+        for path in ("/livez", "/readyz", "/health"):
+            assert world.get(path).status_code == 200, "an old connection is as good as before"
+        assert httpx2.post(f"{world.url}/predict", json={"features": [1]}, trust_env=False).status_code == 200
+        assert not silent[0].recv(1), "the oldest had to go"
+
+
+def test_where_everybody_is_busy_a_new_one_may_ask_for_probes_only():
+    release, asked = Event(), Event()
+
+    def slow(tensors):
+        asked.set()
+        assert release.wait(20)
+        return tenths(tensors)
+
+    def answer_to(world, sent):
+        with connected(world) as raw:
+            raw.sendall(sent)
+            said = b""
+            while more := raw.recv(65536):
+                said += more
+            return said
+
+    with RestWorld(model_of("7", slow), server=ServerPolicy(connections=3)) as world, ExitStack() as open_ones:
+        busy = [open_ones.enter_context(connected(world)) for _ in range(3)]
+        for raw in busy:
+            raw.sendall(GOOD)
+        assert asked.wait(20)
+        assert answer_to(world, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        upgrade = UPGRADE + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        for sent in (GOOD, upgrade):
+            refused = answer_to(world, sent)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1" in refused
+            assert refused.endswith(b'{"detail":"too many connections","error":"too many connections"}')
+        release.set()
+        for raw in busy:
+            assert raw.recv(64).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_that_is_made_while_the_server_ends_does_not_keep_it():
+    doors = Doors(10, 10.0, frozenset())
+    doors.ending = True
+    loop = asyncio.new_event_loop()
+    try:
+        requests, _ = connections_of(doors)
+        config = uvicorn.Config(None, http=requests, log_config=None)
+        config.load()
+        made = requests(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            loop.run_until_complete(loop.connect_accepted_socket(lambda: made, ours))
+            began = time.monotonic()
+            loop.run_until_complete(asyncio.wait_for(_closed(made), 8))
+            assert time.monotonic() - began < 4
+    finally:
+        loop.close()
+
+
+async def _closed(protocol):
+    while protocol.connections:
+        await asyncio.sleep(0.02)
+
+
+def test_many_who_ask_while_the_server_ends_do_not_make_it_late():
+    with RestWorld() as world:
+        stop = Event()
+
+        def ask():
+            with httpx2.Client(base_url=world.url, timeout=10, trust_env=False) as client:
+                while not stop.is_set():
+                    try:
+                        client.post("/predict", json={"features": [1]})
+                    except httpx2.HTTPError:
+                        return
+
+        threads = [Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        while world.core.answered_rows < 100:
+            time.sleep(0.01)
+        began = time.monotonic()
+    assert time.monotonic() - began < 4.5, "of 5 that it may take"
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(certificates):
+    files = certificates / "127.0.0.1.pem", certificates / "127.0.0.1.key"
+    policy = ServerPolicy(receive_s=0.5, tls=ServerTls(*files))
+    with RestWorld(server=policy) as world, connected(world) as raw:
+        began = time.monotonic()
+        with suppress(ConnectionResetError):
+            assert not raw.recv(64)
+        assert time.monotonic() - began < 8
 
 
 def test_a_request_that_drips_is_not_waited_for(impatient):
@@ -227,3 +353,25 @@ def test_an_address_that_is_taken_and_files_that_are_no_certificates_are_told(ce
             RestServer(None, ServerPolicy(port=port))
     with pytest.raises(BadSettings, match=r"serving\.tls: "):
         RestServer(None, ServerPolicy(tls=ServerTls(certificates / "ca.pem", certificates / "127.0.0.1.key")))
+
+
+def test_bodies_that_hold_too_much_together_are_told_to_come_back():
+    release, asked = Event(), Event()
+
+    def slow(tensors):
+        asked.set()
+        assert release.wait(20)
+        return tenths(tensors)
+
+    with RestWorld(model_of("7", slow), held=OpenBytes(1_000)) as world:
+        answers = []
+        padded = b'{"features": [1]}' + b" " * 900
+        thread = Thread(target=lambda: answers.append(world.post("/predict", content=padded)))
+        thread.start()
+        assert asked.wait(20)
+        refused = httpx2.post(f"{world.url}/predict", content=padded, trust_env=False)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        release.set()
+        thread.join(20)
+        assert answers[0].status_code == 200
+        assert world.post("/predict", content=padded).status_code == 200

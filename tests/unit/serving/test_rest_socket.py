@@ -1,9 +1,11 @@
 """`/ws/predict`: single events in a stream, answered in their order."""
 
+import asyncio
 import json
 from threading import Event
 
 import pytest
+import websockets
 from fakes import ManualClock
 from rest_world import RestWorld
 from small_pipeline import model_of, tenths
@@ -106,3 +108,67 @@ def test_at_the_end_of_the_server_the_stream_is_closed_in_order():
         with pytest.raises(ConnectionClosed) as end:
             socket.recv(20)
         assert end.value.rcvd.code in (1001, 1012)
+
+
+def test_a_client_that_sends_much_while_the_model_is_slow_is_not_read_on():
+    release = Event()
+
+    def slow(tensors):
+        assert release.wait(20)
+        return tenths(tensors)
+
+    async def flood(url):
+        async with websockets.connect(url, max_size=None, compression=None) as socket:
+            sent = 0
+
+            async def send():
+                nonlocal sent
+                for _ in range(60):
+                    await socket.send('{"features": [1]' + " " * 1_000_000 + "}")
+                    sent += 1
+
+            sending = asyncio.create_task(send())
+            await asyncio.sleep(2)
+            held, _ = sent, release.set()
+            for _ in range(60):
+                assert json.loads(await asyncio.wait_for(socket.recv(), 20))["prediction"] == 0
+            await sending
+            return held
+
+    with RestWorld(model_of("7", slow)) as world:
+        assert asyncio.run(flood(world.url.replace("http", "ws") + "/ws/predict")) < 20  # and 256 of a megabyte before
+
+
+def test_every_event_is_a_request_to_the_metrics():
+    with RestWorld() as world:
+        with opened(world) as socket:
+            for message in ('{"features": [1]}', '{"features": [11]}'):
+                socket.send(message)
+                socket.recv(20)
+        assert world.calls == [("/ws/predict", "200"), ("/ws/predict", "422")]
+
+
+def test_an_event_that_comes_while_too_much_waits_is_told_when_to_come_back():
+    release, asked = Event(), Event()
+
+    def slow(tensors):
+        asked.set()
+        assert release.wait(20)
+        return tenths(tensors)
+
+    with RestWorld(model_of("7", slow), most_waiting_rows=1, max_rows=1) as world, opened(world) as socket:
+        socket.send('{"features": [1]}')
+        assert asked.wait(20)
+        for _ in range(2):
+            socket.send('{"features": [1]}')
+        with opened(world) as other:
+            refused = None
+            while refused is None:
+                other.send('{"features": [1]}')
+                try:
+                    refused = json.loads(other.recv(1))
+                except TimeoutError:
+                    continue
+        release.set()
+        assert refused["error"]["status"] == 429
+        assert refused["error"]["retry_after"] > 0
