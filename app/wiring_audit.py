@@ -3,6 +3,7 @@
 Beside `wiring.py` because no worker needs any of it, and nobody who asks the trail needs the rest.
 """
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from app.audit.objects import TrailObjects, open_objects
 from app.audit.query import Answer, Question, answers
 from app.audit.rows import PipelineRows, kept_fields
 from app.audit.trail import Trail
-from app.audit.writer import AuditPolicy, AuditWriter, Kept
+from app.audit.watching import watch
+from app.audit.writer import AuditObserver, AuditPolicy, AuditWriter, Kept
 from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
 from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import Clock, SystemClock
@@ -28,6 +30,8 @@ from app.kafka.audit_source import AuditSource, check_topics
 from app.kafka.client_config import ClientPolicy, GroupPolicy, consumer_properties
 from app.kafka.schema_lookups import BackgroundLookups
 from app.kafka.watchdog import Watchdog
+from app.observe.audit_metrics import AuditMetrics
+from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
 from app.pipeline.decode import Decoder
 from app.ports import SchemaSource
@@ -35,7 +39,7 @@ from app.settings import Pipeline, Settings, load_settings
 from app.wiring import settings_store
 
 QUEUE_SHARE = 0.25  # of audit.memory_budget_bytes, beside it: fetched records wait in the client
-EXIT_DEADLINE = 3
+EXIT_DEADLINE, EXIT_WATCHDOG = 3, 4  # as the worker's
 
 
 def run_audit(settings_file: Path) -> int:
@@ -45,12 +49,29 @@ def run_audit(settings_file: Path) -> int:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    writer = build_writer(settings, SystemClock(), stop)
-    structlog.get_logger().info("started", pipelines=[pipeline.name for pipeline in kept_pipelines(settings)])
-    return 0 if writer.run(stop) else EXIT_DEADLINE
+    clock, ended = SystemClock(), Event()
+    watchdog = Watchdog(clock)
+    pipelines = [pipeline.name for pipeline in kept_pipelines(settings)]
+    metrics = AuditMetrics(pipelines)
+    writer = build_writer(settings, clock, stop, watchdog, metrics)
+    metrics.watch(writer.waiting)
+    health = Health(
+        alive=lambda: f"{call.name} does not return" if (call := watchdog.overdue()) else None,
+        ready=lambda: None if writer.ready else "it has no partitions yet, or does not know where their trails end",
+    )
+    server = ProbeServer(settings.http.host, settings.http.port, metrics, health)
+    watch(watchdog.overdue, lambda: os._exit(EXIT_WATCHDOG), ended)
+    structlog.get_logger().info("started", pipelines=pipelines, http_port=server.port)
+    try:
+        return 0 if writer.run(stop) else EXIT_DEADLINE
+    finally:
+        ended.set()
+        server.close()
 
 
-def build_writer(settings: Settings, clock: Clock, stop: Event) -> AuditWriter:
+def build_writer(
+    settings: Settings, clock: Clock, stop: Event, watchdog: Watchdog, observer: AuditObserver
+) -> AuditWriter:
     """Check everything that can be checked, and connect. Raises StartupError."""
     audit, pipelines = settings.audit, kept_pipelines(settings)
     framing, schemas = _wire_format(settings, clock)
@@ -82,14 +103,14 @@ def build_writer(settings: Settings, clock: Clock, stop: Event) -> AuditWriter:
         session_timeout_s=settings.kafka.session_timeout_s,
     )
     properties = consumer_properties(client, group, int(audit.memory_budget_bytes * QUEUE_SHARE))
-    source = AuditSource(properties, list(kept), "earliest", Watchdog(clock), _Unwatched())
+    source = AuditSource(properties, list(kept), "earliest", watchdog, _Unwatched())
     policy = AuditPolicy(
         roll=RollPolicy(audit.file_rows, audit.file_bytes, audit.file_age_s),
         memory_bytes=audit.memory_budget_bytes,
         retention_days=audit.retention_days,
         drain_timeout_s=settings.worker.drain_timeout_s,
     )
-    return AuditWriter(source, kept, policy, clock, stop.wait)
+    return AuditWriter(source, kept, policy, clock, stop.wait, observer)
 
 
 def query_audit(

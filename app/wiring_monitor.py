@@ -9,6 +9,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from app.monitor.outcome_stage import AnswerFields, OutcomeFields, OutcomeReadin
 from app.monitor.outcomes import OutcomePolicy
 from app.monitor.publisher import Publisher, PublishPolicy
 from app.monitor.references import References
-from app.monitor.stage import Fact, Send, Stage
+from app.monitor.stage import Send, Stage
 from app.monitor.window_stage import WindowStage
 from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
@@ -73,12 +74,28 @@ class _Parts:
         return [*self.windows, *self.outcomes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Publishing:
+    """What is told every so often: the lag at once, figures on a thread."""
+
+    publisher: Publisher
+    board: Board
+    lag: Callable[[], Mapping[tuple[str, int], int]]
+
+    def look(self) -> Callable[[], Sequence[Send]]:
+        """Take what is to be told now."""
+        self.board.show_lag(self.lag())
+        return partial(self.publisher.publish, self.publisher.look())
+
+
 def run_monitor(settings_file: Path) -> NoReturn:
     """`inference-worker monitor`: until SIGTERM, when the process ends. Raises AppError if it cannot start."""
     settings = load_settings(settings_file)
     configure_logs(settings.log.level, settings.log.format)
     try:
-        from app.monitor.stream import MonitorStream, StreamPolicy  # noqa: PLC0415 - the extra may not be installed
+        # the extra may not be installed
+        from app.monitor.library import StreamPolicy  # noqa: PLC0415
+        from app.monitor.stream import MonitorStream  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise BadSettings(f"{exc.name} is not installed: pip install 'kafka-inference-worker[monitor]'") from exc
     clock, monitor, metrics = SystemClock(), settings.monitor, MonitorMetrics()
@@ -93,7 +110,9 @@ def run_monitor(settings_file: Path) -> NoReturn:
     ]
     make_topics(admin, [*own, *tables, *_publish_topic(admin, monitor)], monitor.replication)
     board = Board(metrics)
-    references = References(partial(_reference, settings_store(settings)), clock)
+    references = References(
+        partial(_reference, settings_store(settings)), clock, ThreadPoolExecutor(1, thread_name_prefix="references")
+    )
     writer = RecordWriter(wire.output_header, wire.directory.named(MONITOR_SCHEMA))
     shares = {pipeline.name: pipeline.monitoring.sample_share for pipeline in settings.pipelines}
     policy = PublishPolicy(monitor.publish_topic, monitor.window_s, drift_policy(monitor), shares)
@@ -112,19 +131,15 @@ def run_monitor(settings_file: Path) -> NoReturn:
     )
 
     async def run() -> None:
-        stream = MonitorStream(stream_policy, parts.stages, parts.own_topics, partial(_told, board), clock)
+        stream = MonitorStream(stream_policy, parts.stages, parts.own_topics, board.tell, clock)
         health = Health(alive=stream.stuck, ready=lambda: None if stream.ready else "partitions are not restored yet")
         server = ProbeServer(settings.http.host, settings.http.port, metrics, health)
-
-        def publish() -> Callable[[], Sequence[Send]]:
-            board.show_lag(stream.lag())
-            return partial(publisher.publish, publisher.look())
 
         def started() -> None:
             structlog.get_logger().info("started", http_port=server.port, stages=[s.name for s in parts.stages])
 
         try:
-            await stream.run(publish, started)
+            await stream.run(_Publishing(publisher, board, stream.lag), started)
         finally:
             server.close()
 
@@ -148,10 +163,6 @@ def _end(status: int) -> NoReturn:
 def drift_policy(monitor: MonitorSettings) -> DriftPolicy:
     """As the settings have it."""
     return DriftPolicy(**monitor.drift.model_dump())
-
-
-def _told(board: Board, fact: Fact) -> None:
-    board.tell(fact)
 
 
 def _client_policy(settings: Settings) -> ClientPolicy:
@@ -194,7 +205,15 @@ def _parts(settings: Settings, wire: _Wire, store: ModelStore, admin: Properties
     parts_of = {topic: f"{monitor.group_id}-parts-{topic}" for topic in summary_topics}
     reader = WholeRecordReader(wire.framing, wire.schemas, wire.directory.named(SUMMARY_SCHEMA))
     windows = [
-        WindowStage(topic, parts_of[topic], counts[topic], monitor.windows, reader.read) for topic in summary_topics
+        WindowStage(
+            topic,
+            parts_of[topic],
+            counts[topic],
+            monitor.windows,
+            reader.read,
+            [pipeline.name for pipeline in watched if pipeline.monitoring.summary_topic == topic],
+        )
+        for topic in summary_topics
     ]
     outcomes = [
         _outcome_stage(settings, pipeline, monitor.outcomes[pipeline.name], wire, store, admin, parts_of, clock)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from app.observe.audit_metrics import audit_metrics_page
 from app.observe.lag_metrics import lag_metrics_page
 from app.observe.metrics import metrics_page
 from app.observe.monitor_metrics import monitor_metrics_page
@@ -92,7 +93,7 @@ def _default(info: FieldInfo) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with --check name those that differ."""
-    metrics = "\n".join((metrics_page(), monitor_metrics_page(), lag_metrics_page()))
+    metrics = "\n".join((metrics_page(), monitor_metrics_page(), audit_metrics_page(), lag_metrics_page()))
     pages = {"CONFIG.md": config_page(), "METRICS.md": metrics}
     if "--check" not in arguments:
         for name, text in pages.items():

@@ -19,8 +19,7 @@ class Expired:
 def expire(trail: Trail, today: date, retention_days: int, *, dry_run: bool) -> Expired:
     """Delete the days before the last `retention_days` ones, the oldest first; today is not counted among those.
 
-    No row is deleted before its time: a file holds no row of a later day than its own. A row that was late goes with
-    the day it arrived on.
+    A row goes with the day of its file: the day it arrived on, if it was late, or if its clock was ahead.
     """
     before = today - timedelta(days=retention_days)
     files = [file for file in trail.files() if file.day < before]

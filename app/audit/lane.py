@@ -151,8 +151,8 @@ class Lane:
     def _by_day(self, rows: pa.RecordBatch, today: date) -> Iterator[tuple[date, pa.RecordBatch]]:
         """In pieces, one per day. A partition's days never go back, and never pass today.
 
-        A record that is late goes with the day that its neighbours have, so no file holds a row of a later day than its
-        own; a clock that is ahead cannot move a row out of retention's reach.
+        A record that is late goes with the day that its neighbours have. One whose clock is ahead of ours goes with
+        today: it cannot move itself out of retention's reach.
         """
         # flooring: numbers below zero are times before 1970
         days = rows.column(TIME).cast(pa.int64()).to_numpy() // DAY_MS

@@ -48,7 +48,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class TrailFile:
-    """A file as its name tells of it: records first_offset to last_offset of `source`; all are of `day` or before."""
+    """A file as its name tells of it: records first_offset to last_offset of `source`.
+
+    All are of `day` or before, but those whose clock was ahead of the writer's.
+    """
 
     path: str
     size: int

@@ -74,6 +74,14 @@ class PredictionSource(Protocol):
         ...
 
 
+class AuditObserver(Protocol):
+    """Is told what was written."""
+
+    def file_written(self, pipeline: str, rows: int, size: int) -> None:
+        """A file has so many rows and bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AuditPolicy:
     """memory_bytes: of rows that wait. retention_days: a file older than that is not missed."""
@@ -102,8 +110,10 @@ class AuditWriter:
         policy: AuditPolicy,
         clock: Clock,
         wait: Callable[[float], object],
+        observer: AuditObserver,
     ) -> None:
         """kept: by prediction topic. wait: for so many seconds, or until the process is told to stop."""
+        self._observer, self._joined = observer, False
         self._source, self._kept, self._policy, self._clock, self._wait = source, dict(kept), policy, clock, wait
         self._log = structlog.get_logger()
         self._new: set[TopicPartition] = set()  # held until it is known where their trail ends
@@ -140,6 +150,7 @@ class AuditWriter:
 
     def on_assigned(self, sources: Set[TopicPartition]) -> None:
         """Nothing is read of them before it is known where their trails end."""
+        self._joined = True
         self._new |= sources
         self._source.hold(sources)
 
@@ -163,6 +174,7 @@ class AuditWriter:
         deadline = self._clock.monotonic() + self._policy.drain_timeout_s
         while True:
             try:
+                self._decode_again()
                 for lane in self._lanes.values():
                     lane.close()
                 self._write_due()
@@ -174,7 +186,7 @@ class AuditWriter:
                 self._wait(self._not_before - self._clock.monotonic())
                 continue
             break
-        left = sum(chunk.rows for lane in self._lanes.values() for chunk in lane.chunks)
+        left = len(self._undecoded) + sum(chunk.rows for lane in self._lanes.values() for chunk in lane.chunks)
         self._log.info("drained" if not left else "drain_deadline_passed", rows_left=left)
         return not left
 
@@ -252,11 +264,28 @@ class AuditWriter:
         begun = self._clock.monotonic()
         content = encode(chunk.batches)
         created = lane.trail.fill(chunk.claim, content)
+        if not created and not self._is_expired(chunk.claim.path) and not lane.trail.is_filled(chunk.claim):
+            raise NotReachable(f"the store refuses {chunk.claim.path} as there already, and does not have it")
         self._to_commit[lane.source] = chunk.claim.next_offset
         self._log.info("file_written", path=chunk.claim.path, rows=chunk.rows, bytes=len(content), created=created,
                        seconds=round(self._clock.monotonic() - begun, 3))  # fmt: skip
         lane.written(chunk.claim)
+        self._observer.file_written(lane.trail.pipeline, chunk.rows, len(content))
         return True
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is known of every partition of ours where its trail ends. Any thread may ask."""
+        return self._joined and not self._new
+
+    def waiting(self) -> dict[str, int]:
+        """Rows that were read and have no file yet, by pipeline. Any thread may ask."""
+        found = {kept.trail.pipeline: 0 for kept in self._kept.values()}
+        for lane in list(self._lanes.values()):
+            found[lane.trail.pipeline] += sum(chunk.rows for chunk in list(lane.chunks))
+        for record in list(self._undecoded):
+            found[self._kept[record.topic()].trail.pipeline] += 1
+        return found
 
     def _commit(self) -> None:
         now = self._clock.monotonic()

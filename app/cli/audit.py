@@ -32,7 +32,10 @@ _SHOWN = {
 def run(config: ConfigFile) -> None:
     """Keep every prediction until SIGTERM. Several may run: they share the partitions.
 
-    Exit status: 0 drained, 1 fatal error, 2 bad start, 3 not everything got its file in time and is read again.
+    It has the probes and metrics of the section http.
+
+    Exit status: 0 drained, 1 fatal error, 2 bad start, 3 not everything got its file in time and is read again, 4 a
+    call of the Kafka client did not return.
     """
     from app import wiring_audit  # noqa: PLC0415
 

@@ -71,6 +71,9 @@ def guards(
     accuracy_drop: Annotated[float | None, typer.Option(help="Share of right answers that may be missing.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Chance, at most, to roll back what is within these.")] = None,
     min_rows: Annotated[int | None, typer.Option(help="Rows of each version before a step may end well.")] = None,
+    min_outcomes: Annotated[
+        int | None, typer.Option(help="Outcomes of each version before a step may end well; 0: none are waited for.")
+    ] = None,
     max_step_s: Annotated[float | None, typer.Option(help="Seconds before an undecided step needs a person.")] = None,
     why: Why = NO_REASON,
     seen: Seen = None,
@@ -86,6 +89,7 @@ def guards(
         "accuracy_drop": accuracy_drop,
         "alpha": alpha,
         "min_rows": min_rows,
+        "min_outcomes": min_outcomes,
         "max_step_s": max_step_s,
     }
     changes = {name: value for name, value in given.items() if value is not None}

@@ -103,10 +103,13 @@ def _outcomes(figures: Figures, of: tuple[str, str, str]) -> list[Shown]:
         Shown("inference_accuracy", (*of, "value"), judged.accuracy),
         Shown("inference_accuracy", (*of, "low"), low),
         Shown("inference_accuracy", (*of, "high"), high),
-        Shown("inference_log_loss", of, judged.log_loss),
-        Shown("inference_calibration_error", of, judged.calibration_error),
         Shown("inference_outcome_sample_share", (figures.pipeline,), figures.sample_share),
     ]
+    if judged.numbered:
+        found += [
+            Shown("inference_log_loss", of, judged.log_loss),
+            Shown("inference_calibration_error", of, judged.calibration_error),
+        ]
     if judged.auc is not None:
         found.append(Shown("inference_auc", of, judged.auc[0]))
     return found

@@ -54,7 +54,8 @@ class DriftPolicy:
 class Drift:
     """One feature of one window beside its reference; None where it has no such figure.
 
-    judged: there was a reference that fits, and enough rows. by: what shows a drift; empty if nothing does.
+    judged: there was a reference that fits, enough rows, and no sum beyond all floats.
+    by: what shows a drift; empty if nothing does.
     mean_shift: in standard deviations of the training data; 0.0 if both are constant and the same.
     """
 
@@ -128,7 +129,7 @@ def _drift(feature: FeatureTotals, reference: Reference | None, policy: DriftPol
     rows, values = feature.rows, feature.values
     missing, unknown = (feature.missing / rows, feature.unknown / rows) if rows else (0.0, 0.0)
     numeric = feature.kind != "category"
-    mean = feature.sum / values if numeric and values else None
+    mean = feature.sum / values if numeric and values and not feature.overflowed else None
     variance = max(feature.sum_squares / values - mean * mean, 0.0) if mean is not None else 0.0
     if isinstance(reference, NumberReference) and numeric and len(feature.counts) == len(reference.counts) + 2:
         return _number(feature, reference, policy, level, (mean, variance), (missing, unknown))
@@ -158,7 +159,7 @@ def _number(
     shift = _shift(mean, reference)
     present = min(feature.values, feature.rows)
     others = int(trained.sum() * present / feature.values) if feature.values else int(trained.sum())
-    judged = feature.rows >= policy.min_rows and others >= policy.min_rows
+    judged = feature.rows >= policy.min_rows and others >= policy.min_rows and not feature.overflowed
     by: list[str] = []
     if judged and present >= policy.min_rows and mean is not None:
         if abs(shift) >= policy.least_shift and _mean_chance(mean, variance, present, reference, others) < level:

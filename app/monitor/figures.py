@@ -8,7 +8,7 @@ from typing import Any
 from app.models.manifest import Reference
 from app.monitor.drift import Drift, DriftPolicy, drift_of
 from app.monitor.judged import Judged
-from app.monitor.summaries import Summary
+from app.monitor.summaries import VersionSummary
 from app.monitor.windows import VersionView
 
 LATENCIES = {"0.5": 0.5, "0.95": 0.95, "0.99": 0.99}
@@ -26,7 +26,7 @@ class Figures:
     model: str
     version: str
     records_total: int
-    window: Summary | None
+    window: VersionSummary | None
     window_s: int
     drifts: tuple[Drift, ...]
     judged: Judged | None

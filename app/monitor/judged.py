@@ -9,7 +9,7 @@ inference", JASA 22 (1927)).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from operator import add
 from typing import Any
 
@@ -20,6 +20,8 @@ import orjson
 SCORE_BINS = 500
 CALIBRATION_BINS = 10
 LEAST_PROBABILITY = 1e-15  # as scikit-learn's log_loss clips float64, about: an impossible answer costs 34.5
+MAX_COUNT = 2**53  # beyond it a count is no double
+MAX_NAME = 249
 DEVIATIONS_95 = 1.959963984540054
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,11 +32,13 @@ IntArray = npt.NDArray[np.int64]
 class Judged:
     """Sums over predictions whose outcome is known.
 
+    numbered: how many of the rows had probabilities; log loss, AUC and calibration are of these.
     positives, negatives: by bin of the score, of two classes; empty for more. calibration_…: by bin of confidence.
     """
 
     rows: int = 0
     right: int = 0
+    numbered: int = 0
     log_loss_sum: float = 0.0
     positives: tuple[int, ...] = ()
     negatives: tuple[int, ...] = ()
@@ -47,11 +51,12 @@ class Judged:
         return Judged(
             self.rows + other.rows,
             self.right + other.right,
+            self.numbered + other.numbered,
             self.log_loss_sum + other.log_loss_sum,
-            _added(self.positives, other.positives),
-            _added(self.negatives, other.negatives),
-            tuple(map(add, self.calibration_rows, other.calibration_rows)),
-            tuple(map(add, self.calibration_right, other.calibration_right)),
+            added(self.positives, other.positives),
+            added(self.negatives, other.negatives),
+            added(self.calibration_rows, other.calibration_rows),
+            added(self.calibration_right, other.calibration_right),
             tuple(map(add, self.calibration_sum, other.calibration_sum)),
         )
 
@@ -73,7 +78,7 @@ class Judged:
     @property
     def log_loss(self) -> float:
         """Mean of -log of the probability that the true class was given; 0.0 of none."""
-        return self.log_loss_sum / self.rows if self.rows else 0.0
+        return self.log_loss_sum / self.numbered if self.numbered else 0.0
 
     @property
     def auc(self) -> tuple[float, float] | None:
@@ -90,7 +95,7 @@ class Judged:
     def calibration_error(self) -> float:
         """Mean distance of confidence and accuracy, by bin of confidence; 0.0 of none."""
         right, total = np.array(self.calibration_right), np.array(self.calibration_sum)
-        return float(np.abs(right - total).sum() / self.rows) if self.rows else 0.0
+        return float(np.abs(right - total).sum() / self.numbered) if self.numbered else 0.0
 
     def record(self) -> dict[str, Any]:
         """As JSON; `judged_of` is its opposite."""
@@ -154,6 +159,7 @@ def judge(truth: IntArray, predicted: IntArray, numbers: FloatArray) -> Judged:
     return Judged(
         rows,
         int(hits.sum()),
+        rows,
         float(-np.log(given).sum()),
         positives,
         negatives,
@@ -165,30 +171,48 @@ def judge(truth: IntArray, predicted: IntArray, numbers: FloatArray) -> Judged:
 
 def judged_of(record: Mapping[str, Any]) -> Judged:
     """The sums in what `Judged.record` made. Raises ValueError, TypeError or LookupError for anything else."""
-    scores = [tuple(map(int, record[name])) for name in ("positives", "negatives")]
-    rows, right = (tuple(map(int, record[f"calibration_{name}"])) for name in ("rows", "right"))
-    sums = tuple(map(float, record["calibration_sum"]))
-    if {len(bins) for bins in scores} not in ({0}, {SCORE_BINS}):
+    positives, negatives, rows, right = (
+        tuple(_count(count) for count in record[name])
+        for name in ("positives", "negatives", "calibration_rows", "calibration_right")
+    )
+    sums, loss = tuple(map(float, record["calibration_sum"])), float(record["log_loss_sum"])
+    if {len(positives), len(negatives)} not in ({0}, {SCORE_BINS}):
         raise ValueError(f"scores in other bins than {SCORE_BINS}")
     if {len(bins) for bins in (rows, right, sums)} != {CALIBRATION_BINS}:
         raise ValueError(f"confidence in other bins than {CALIBRATION_BINS}")
-    counted, hits = int(record["rows"]), int(record["right"])
-    if not 0 <= hits <= counted:
-        raise ValueError(f"{hits} right of {counted}")
-    return Judged(counted, hits, float(record["log_loss_sum"]), scores[0], scores[1], rows, right, sums)
+    if not all(map(isfinite, (*sums, loss))):
+        raise ValueError("a sum is not finite")
+    counted, hits, numbered = (_count(record[name]) for name in ("rows", "right", "numbered"))
+    if hits > counted or numbered > counted:
+        raise ValueError(f"{hits} right and {numbered} with numbers of {counted}")
+    return Judged(counted, hits, numbered, loss, positives, negatives, rows, right, sums)
 
 
 def part_of(record: Mapping[str, Any]) -> Part:
-    """The part in what `Part.record` made."""
+    """The part in what `Part.record` made. Raises likewise."""
+    pipeline, model, version = (_name(record[name]) for name in ("pipeline", "model", "version"))
     return Part(
-        str(record["pipeline"]),
-        str(record["model"]),
-        str(record["version"]),
-        int(record["partition"]),
-        int(record["window_start"]),
+        pipeline,
+        model,
+        version,
+        _count(record["partition"]),
+        _count(record["window_start"]),
         judged_of(record["judged"]),
     )
 
 
-def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+def added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Counts of the same bins; of nothing there may be none."""
     return tuple(map(add, one, other)) if one and other else one or other
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
+        raise ValueError("a pipeline, model or version is no name")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        raise ValueError(f"{str(value)[:40]} is not a count")
+    return value

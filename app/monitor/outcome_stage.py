@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from app.monitor.outcomes import Answer, Outcome, OutcomeJoin, OutcomePolicy
-from app.monitor.stage import Fact, JudgedRows, Keep, OutcomesTaken, Read, Rejected, Send, Taken
+from app.monitor.stage import Fact, JudgedRows, Keep, OutcomesTaken, Read, Rejected, Send, Taken, grouped
 from app.monitor.totals import JudgedTotals
-from app.monitor.windows import AHEAD_MS
 from app.records import Columns, IntArray, Rejection
 
+AHEAD_MS = 3_600_000  # clocks differ; an event that is further ahead is none
 _PER_MS = {"ms": 1, "us": 1000}
 SAMPLE, SHADOW, OUTCOME = "s", "c", "o"  # short: they are in every kept value
 
@@ -104,10 +104,10 @@ class OutcomeStage:
     def restore(self, kept: Mapping[str, Iterable[tuple[int, bytes, bytes]]]) -> Sequence[Send]:
         """Begin anew; what was judged is sent again, it may not have been."""
         self._joins, self._totals = {}, {}
-        for partition, items in _by_partition(kept[self._waiting]).items():
-            self._join(partition).restore(items)
-        for partition, items in _by_partition(kept[self._judged]).items():
-            self._sums(partition).restore(items)
+        for partition, items in grouped(kept[self._waiting], _partition_of).items():
+            self._join(partition).restore((key, value) for _, key, value in items)
+        for partition, items in grouped(kept[self._judged], _partition_of).items():
+            self._sums(partition).restore((key, value) for _, key, value in items)
         parts = [part for sums in self._totals.values() for part in sums.parts()]
         return [Send(self._reading.parts_topic, [(part.key.encode(), part.encoded()) for part in parts])]
 
@@ -126,7 +126,8 @@ class OutcomeStage:
             parts = [(part.key.encode(), part.encoded()) for part in added.parts]
             steps.append(Send(self._reading.parts_topic, parts))
         pipeline, model = self._reading.pipeline, self._reading.model
-        facts += [OutcomesTaken(pipeline, result, count) for result, count in joined.counted.items() if count]
+        counted = {**joined.counted, "too_old": added.too_old}
+        facts += [OutcomesTaken(pipeline, result, count) for result, count in counted.items() if count]
         facts += [JudgedRows(pipeline, model, fresh.version, fresh.right, fresh.wrong) for fresh in added.fresh]
         return Taken(steps, facts)
 
@@ -136,7 +137,7 @@ class OutcomeStage:
         return sum(join.waiting for join in self._joins.values())
 
     def _join(self, partition: int) -> OutcomeJoin:
-        return self._joins.setdefault(partition, OutcomeJoin(self._policy))
+        return self._joins.setdefault(partition, OutcomeJoin(self._policy, SAMPLE, OUTCOME))
 
     def _sums(self, partition: int) -> JudgedTotals:
         reading = self._reading
@@ -232,11 +233,8 @@ class OutcomeStage:
         return index
 
 
-def _by_partition(kept: Iterable[tuple[int, bytes, bytes]]) -> dict[int, list[tuple[bytes, bytes]]]:
-    found: dict[int, list[tuple[bytes, bytes]]] = {}
-    for partition, key, value in kept:
-        found.setdefault(partition, []).append((key, value))
-    return found
+def _partition_of(item: tuple[int, bytes, bytes]) -> int:
+    return item[0]
 
 
 def _key(record: Read) -> bytes:

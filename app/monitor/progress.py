@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class _At:
-    """One partition. next_*: offsets. since_s: of the last change of any of them."""
+    """One partition. next_*: offsets. since_s: of the last change of any of them; None before it was looked at."""
 
     end: int = 0
     position: int = 0
     next_fetched: int = 0
     next_finished: int = 0
-    since_s: float = 0.0
+    since_s: float | None = None
 
 
 class Progress:
@@ -46,10 +46,9 @@ class Progress:
 
     def look(self, topic: str, partition: int, end: int | None, position: int | None, now_s: float) -> None:
         """What the consumer says: the end that may be read, and what it would ask for next."""
-        known = (topic, partition) in self._at
-        at = self._at.setdefault((topic, partition), _At(since_s=now_s))
+        at = self._at.setdefault((topic, partition), _At())
         end, position = end if end is not None else at.end, position if position is not None else at.position
-        moved = position != at.position or (topic, partition) in self._changed or not known
+        moved = position != at.position or (topic, partition) in self._changed or at.since_s is None
         caught_up = at.end <= at.position and at.next_finished >= at.next_fetched
         if moved or caught_up:
             at.since_s = now_s
@@ -61,11 +60,14 @@ class Progress:
         return {
             where: max(0, at.end - (at.position if at.next_finished >= at.next_fetched else at.next_finished))
             for where, at in self._at.items()
+            if at.since_s is not None
         }
 
     def wrong(self, now_s: float) -> str | None:
         """What has not moved for too long, or None."""
         for (topic, partition), at in self._at.items():
+            if at.since_s is None:
+                continue
             behind = at.end > at.position or at.next_fetched > at.next_finished
             if behind and now_s - at.since_s > self._stalled_s:
                 return (

@@ -3,9 +3,12 @@
 A stage is pure: it gets records, and says what to keep, what to send and what to tell.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,11 @@ class Read:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it carries."""
+        return len(self.key or b"") + len(self.value or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +126,11 @@ class Stage(Protocol):
         Raises SchemaRegistryUnavailable or SchemasPending if a schema is not known now; then nothing was taken in.
         """
         ...
+
+
+def grouped(items: Iterable[T], group_of: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items of each group, in the order they came."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(group_of(item), []).append(item)
+    return found

@@ -1,102 +1,75 @@
-"""The faust app: streams fill inboxes, stages empty them, and what they keep is durable before it is committed.
+"""The monitor's streams: stages run, what they did is committed, and whatever goes wrong ends the process by name.
 
-faust brings the consumer group, the assignment of partitions with their tables, the changelogs and their recovery. What
-it does not do well is done here, each for a reason in docs/decisions/0007:
+faust brings the consumer group, the assignment of partitions, and a stream for each topic. What it does not do well is
+done here and in the modules put together here, each for a reason in docs/decisions/0007:
 
 - it acknowledges an event when an agent fails on it, and loses count of offsets at transaction markers: here agents
   only fill inboxes, nothing is ever acknowledged, and we commit offsets ourselves, of what is durable
 - it goes on when an agent has died: here the first error of anything ends the process, by name
-- it may lose the end of a recovery: `recovery.py` keeps it
+- its tables may be restored in part, or never: here changelogs are read by `changelog.py`
+- it may go on behind records that it dropped: `driver.py` seeks to where each partition has to be read from
 - it may stop consuming and say nothing: here records that are there and do not come end the process as well
 - it may never stop: here it gets a few seconds, and then the process ends all the same, having nothing to lose
 """
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-import faust
 import structlog
+from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]
 from faust.types import TP
 
 from app.clock import Clock
-from app.errors import MonitorFailed, SchemaRegistryUnavailable, SchemasPending
-from app.monitor.driver import CommittedTransport
-from app.monitor.inbox import Inbox
+from app.errors import MonitorFailed
+from app.monitor.library import FaustLibrary, StreamPolicy
 from app.monitor.progress import Progress
-from app.monitor.recovery import SteadyRecovery
-from app.monitor.stage import Fact, Keep, Read, Send, Stage, Taken
-from app.monitor.table import DurableTable
+from app.monitor.stage import Fact, Read, Send, Stage
+from app.monitor.stage_run import StageRun
 
-MOST_WAITING = 4_096  # records in an inbox
-MOST_TAKEN = 512  # records of a micro-batch
 COMMIT_S = 1.0
-LINGER_S = 0.5  # of a micro-batch: sums are written once for all of its records, at a tenth of the cost of each
 LOOK_S = 1.0  # between two looks at the progress
 STOP_WITHIN_S = 8.0
-SCHEMA_PAUSE_S = 1.0
-
-Tell = Callable[[Fact], None]
-Publish = Callable[[], Callable[[], Sequence[Send]]]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
-    """How the monitor takes part in its group. faust: further settings of the library, as for security."""
+class Publishing(Protocol):
+    """What is to be told of what the stages know; asked every so often."""
 
-    group_id: str
-    bootstrap_servers: str
-    data_directory: str
-    session_timeout_s: float = 10.0
-    start_from: str = "earliest"
-    replication: int = 1
-    stalled_s: float = 120.0
-    publish_s: float = 5.0
-    faust: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    def look(self) -> Callable[[], Sequence[Send]]:
+        """Take what is to be told now. What comes back is called on a thread, and its result sent."""
+        ...
 
 
 class MonitorStream:
     """Runs stages. `run` is to be called once, in an event loop."""
 
     def __init__(
-        self, policy: StreamPolicy, stages: Sequence[Stage], own_topics: Mapping[str, int], tell: Tell, clock: Clock
+        self,
+        policy: StreamPolicy,
+        stages: Sequence[Stage],
+        own_topics: Mapping[str, int],
+        tell: Callable[[Fact], None],
+        clock: Clock,
     ) -> None:
         """own_topics: to be made, with so many partitions, of what stages send to one another."""
-        self._policy, self._stages, self._tell, self._clock = policy, stages, tell, clock
-        self._app = _app(policy)
-        self._tables = {
-            name: DurableTable(self._app, name=name, key_type=bytes, value_type=bytes, partitions=stage.partitions)
-            for stage in stages
-            for name in stage.tables
-        }
-        for table in self._tables.values():
-            self._app.tables.add(table)
-        self._inboxes = {stage.name: Inbox(MOST_WAITING) for stage in stages}
-        self._locks = {stage.name: asyncio.Lock() for stage in stages}
+        self._policy, self._clock = policy, clock
         self._progress = Progress(policy.stalled_s)
-        self._app.sensors.add(_Fetched(self._progress))
-        self._own = own_topics
+        self._library = FaustLibrary(policy, self._progress)
+        self._app = self._library.app
+        self._runs = [StageRun(stage, self._library, clock, tell=tell, finished=self._finished) for stage in stages]
         self._done: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
-        self._generation = 0
-        self._restored: dict[str, int] = {}
+        self._epoch = 0
         self._settled_s = 0.0
         self._failed: asyncio.Future[BaseException] | None = None
-        for stage in stages:
-            for topic in stage.topics:
-                self._pump(stage, topic)
-        revoked: Any = self._app.on_partitions_revoked
-        complete: Any = self._app.on_rebalance_complete
-        revoked.connect(self._revoked, weak=False)
-        complete.connect(self._rebalanced, weak=False)
+        for run in self._runs:
+            for topic in run.stage.topics:
+                self._library.pump(run.stage, topic, own_topics.get(topic), run.inbox, self._fail)
+        self._library.listen(self._ended, self._begun)
 
-    async def run(self, publish: Publish, started: Callable[[], None]) -> None:
-        """Until SIGTERM or SIGINT. publish: every so often; what it gives is called on a thread, and its result sent.
-
-        Raises MonitorFailed with what ended it.
-        """
+    async def run(self, publishing: Publishing, started: Callable[[], None]) -> None:
+        """Until SIGTERM or SIGINT. Raises MonitorFailed with what ended it."""
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         stop = asyncio.Event()
@@ -107,11 +80,13 @@ class MonitorStream:
         await asyncio.wait([starting, *waits], timeout=self._policy.stalled_s, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
+        self._raise_failure()
         if not starting.done():
-            raise MonitorFailed(f"its tables were not restored within {self._policy.stalled_s:g} s")
-        starting.result()
+            raise MonitorFailed(f"it has not started within {self._policy.stalled_s:g} s")
+        if (exc := starting.exception()) is not None:
+            raise MonitorFailed(f"it could not start: {type(exc).__name__}: {exc}") from exc
         started()
-        tasks = [loop.create_task(self._guarded(work)) for work in self._work(publish)]
+        tasks = [loop.create_task(self._guarded(work)) for work in self._work(publishing)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if not self._failed.done():
@@ -120,14 +95,12 @@ class MonitorStream:
             for task in [*tasks, *waits]:
                 task.cancel()
             await self._stop()
-        if self._failed.done() and not self._failed.cancelled():
-            exc = self._failed.result()
-            raise MonitorFailed(f"{type(exc).__name__}: {exc}") from exc
+        self._raise_failure()
 
     @property
     def ready(self) -> bool:
         """Whether partitions were assigned and their tables are restored."""
-        return self._generation > 0 and all(self._restored.get(s.name) == self._generation for s in self._stages)
+        return self._library.settled and all(run.restored for run in self._runs)
 
     def stuck(self) -> str | None:
         """What is wrong with the progress, or None."""
@@ -137,13 +110,13 @@ class MonitorStream:
         """Records that are there and were not taken in, by topic and partition of ours."""
         return self._progress.lag()
 
-    def _work(self, publish: Publish) -> list[Awaitable[None]]:
+    def _work(self, publishing: Publishing) -> list[Awaitable[None]]:
         return [
-            *(self._drain(stage) for stage in self._stages),
+            *(run.drain() for run in self._runs),
             self._commits(),
             self._looks(),
             self._watches(),
-            self._publishes(publish),
+            self._publishes(publishing),
         ]
 
     async def _guarded(self, work: Awaitable[None]) -> None:
@@ -158,104 +131,36 @@ class MonitorStream:
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(exc)
 
-    def _pump(self, stage: Stage, topic: str) -> None:
-        """An agent that does nothing but fill the stage's inbox."""
-        partitions = self._own.get(topic)
-        source = self._app.topic(
-            topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
-            partitions=partitions or stage.partitions, internal=partitions is not None, allow_empty=True,
-        )  # fmt: skip
-        inbox = self._inboxes[stage.name]
+    def _raise_failure(self) -> None:
+        if self._failed is not None and self._failed.done() and not self._failed.cancelled():
+            exc = self._failed.result()
+            raise MonitorFailed(f"{type(exc).__name__}: {exc}") from exc
 
-        async def pump(stream: Any) -> None:  # noqa: ANN401 - faust's stream
-            events: AsyncIterator[Any] = stream.noack().events()
-            try:
-                async for event in events:
-                    message = event.message
-                    timestamp_ms = round(1000 * (message.timestamp or 0))
-                    await inbox.put(
-                        Read(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)
-                    )
-            except Exception as exc:
-                self._fail(exc)
-                raise
-
-        self._app.agent(source, name=f"{stage.name}-{topic}")(pump)
-
-    async def _drain(self, stage: Stage) -> None:
-        """Micro-batch after micro-batch, each durable before the next."""
-        inbox, lock = self._inboxes[stage.name], self._locks[stage.name]
-        while True:
-            if len(inbox) < MOST_TAKEN:
-                await asyncio.sleep(LINGER_S)
-            records = await inbox.take(MOST_TAKEN)
-            generation = self._generation
-            async with lock:
-                if generation != self._generation:
-                    continue  # they may be somebody else's by now; if not they are read again
-                await self._restore(stage)
-                for partition, part in _by_partition(records).items():
-                    taken = await self._taken(stage, partition, part, generation)
-                    if taken is None:
-                        break
-                    await self._carry_out(partition, taken)
-                    for fact in taken.facts:
-                        self._tell(fact)
-                if generation != self._generation:
-                    continue
-                for record in records:
-                    self._done[TP(record.topic, record.partition)] = record.offset + 1
-                    self._progress.finished(record.topic, record.partition, record.offset)
-
-    async def _taken(self, stage: Stage, partition: int, records: Sequence[Read], generation: int) -> Taken | None:
-        """None if the partitions have gone while a schema was waited for."""
-        while generation == self._generation:
-            try:
-                return stage.take(partition, records, self._clock.now_ms())
-            except (SchemaRegistryUnavailable, SchemasPending) as exc:
-                structlog.get_logger().warning("waiting_for_a_schema", stage=stage.name, error=str(exc))
-                await asyncio.sleep(SCHEMA_PAUSE_S)
-        return None
-
-    async def _carry_out(self, partition: int, taken: Taken) -> None:
-        for step in taken.steps:
-            if isinstance(step, Keep):
-                await self._tables[step.table].keep(partition, step.changes)
-            else:
-                await self._send(step)
-
-    async def _send(self, step: Send) -> None:
-        producer = self._app.producer
-        waiting = [await producer.send(step.topic, key, value, None, None, None) for key, value in step.records]
-        for acknowledged in waiting:
-            await acknowledged
-
-    async def _restore(self, stage: Stage) -> None:
-        """After each rebalance the stage begins anew with what the changelogs have."""
-        if self._restored.get(stage.name) == self._generation:
-            return
-        ours = self._ours(stage)
-        for step in stage.restore({name: self._tables[name].kept(ours) for name in stage.tables}):
-            await self._send(step)
-        self._restored[stage.name] = self._generation
-
-    def _ours(self, stage: Stage) -> frozenset[int]:
-        return frozenset(tp.partition for tp in self._app.consumer.assignment() if tp.topic in stage.topics)
-
-    async def _revoked(self, app: Any, revoked: Any, **_: Any) -> None:  # noqa: ANN401, ARG002 - a faust signal
+    async def _ended(self) -> None:
         """Returns when nothing of the old assignment will be written any more."""
-        self._generation += 1
-        for inbox in self._inboxes.values():
-            inbox.clear()
-        for lock in self._locks.values():
-            async with lock:
-                pass
+        structlog.get_logger().info("assignment_ended")
+        self._begin_anew()
+        for run in self._runs:
+            await run.quiet()
         self._done.clear()
         self._committed.clear()
         self._progress.begin_anew()
 
-    async def _rebalanced(self, app: Any, **_: Any) -> None:  # noqa: ANN401, ARG002 - a faust signal
-        self._generation += 1
+    def _begun(self) -> None:
+        """Nothing was read of the new assignment yet; what was of the old one is void, if the library let any pass."""
+        self._begin_anew()
+        self._progress.begin_anew()
+        structlog.get_logger().info("assignment_begun")
+
+    def _begin_anew(self) -> None:
+        self._epoch += 1
+        for run in self._runs:
+            run.begin_anew()
+
+    def _finished(self, records: Sequence[Read]) -> None:
+        for record in records:
+            self._done[TP(record.topic, record.partition)] = record.offset + 1
+            self._progress.finished(record.topic, record.partition, record.offset)
 
     async def _commits(self) -> None:
         while True:
@@ -265,9 +170,11 @@ class MonitorStream:
     async def _commit(self) -> None:
         """Of what is durable; watermarks make up for what is not committed."""
         due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
-        if due and not self._app.rebalancing:
+        epoch = self._epoch
+        if due and self._library.settled:
             committer: Any = self._app.consumer
-            if await committer._commit(due):  # noqa: SLF001 - the only way past faust's count of acknowledgements
+            done = await committer._commit(due)  # noqa: SLF001 - the only way past faust's count of acknowledgements
+            if done and epoch == self._epoch:
                 self._committed |= due
 
     async def _watches(self) -> None:
@@ -287,77 +194,50 @@ class MonitorStream:
         """At how far it is. Each step may have to wait for the library: `_watches` sees to it that it comes back."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._app.rebalancing or self._generation == 0:
-                continue
-            for stage in self._stages:
-                async with self._locks[stage.name]:
-                    await self._restore(stage)
-            consumer: Any = self._app.consumer
-            names = {topic for stage in self._stages for topic in stage.topics}
-            for tp in consumer.assignment():
-                if tp.topic in names:
-                    end = consumer.highwater(tp)
-                    position = await consumer.position(tp)
-                    self._progress.look(tp.topic, tp.partition, end, position, self._clock.monotonic())
+            if await self._look():
+                self._settled_s = self._clock.monotonic()
             wrong = self.stuck()
             if wrong:
                 raise RuntimeError(wrong)
-            self._settled_s = self._clock.monotonic()
 
-    async def _publishes(self, publish: Publish) -> None:
+    async def _look(self) -> bool:
+        """False if there is no assignment to look at, or it went in the middle of it. Then what was seen is void."""
+        epoch = self._epoch
+        if not self._library.settled:
+            return False
+        for run in self._runs:
+            await run.restore()
+        if epoch != self._epoch:
+            return False
+        names = {topic for run in self._runs for topic in run.stage.topics}
+        for tp in [tp for tp in self._app.consumer.assignment() if tp.topic in names]:
+            try:
+                end, position = await self._end_and_position(tp)
+            except (IllegalStateError, AssertionError, AttributeError):  # not ours any more, and we were not told yet
+                return False
+            if epoch != self._epoch:
+                return False
+            self._progress.look(tp.topic, tp.partition, end, position, self._clock.monotonic())
+        return True
+
+    async def _end_and_position(self, tp: TP) -> tuple[int | None, int | None]:
+        """Where reading ends, and where it is. The consumer knows the end of what it has fetched; else it asks."""
+        consumer: Any = self._app.consumer
+        position = await consumer.position(tp)
+        end = consumer.highwater(tp)
+        if end is None:
+            end = (await consumer.highwaters(tp)).get(tp)
+        return end, position
+
+    async def _publishes(self, publishing: Publishing) -> None:
         while True:
             await asyncio.sleep(self._policy.publish_s)
-            if self.ready and not self._app.rebalancing:
-                for step in await asyncio.to_thread(publish()):
-                    await self._send(step)
+            if self.ready:
+                for step in await asyncio.to_thread(publishing.look()):
+                    await self._library.send(step)
 
     async def _stop(self) -> None:
         stopping = asyncio.ensure_future(self._app.stop())
         await asyncio.wait([stopping], timeout=STOP_WITHIN_S)
         if not stopping.done() or stopping.exception() is not None:
             structlog.get_logger().warning("not_stopped_in_order")  # the process ends all the same
-
-
-class _Fetched(faust.Sensor):
-    """Sees each record as the library gets it."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def on_message_in(self, tp: Any, offset: int, message: Any) -> None:  # noqa: ANN401, ARG002 - faust's
-        """A record came from the broker."""
-        self._progress.fetched(tp.topic, tp.partition, offset)
-
-
-def _app(policy: StreamPolicy) -> faust.App:
-    app = faust.App(
-        policy.group_id,
-        broker=[f"kafka://{server}" for server in policy.bootstrap_servers.split(",")],
-        store="memory://",
-        datadir=policy.data_directory,
-        autodiscover=False,
-        web_enabled=False,
-        topic_disable_leader=True,
-        topic_replication_factor=policy.replication,
-        consumer_auto_offset_reset=policy.start_from,
-        broker_session_timeout=policy.session_timeout_s,
-        broker_heartbeat_interval=policy.session_timeout_s / 5,
-        broker_commit_livelock_soft_timeout=10 * 365 * 86_400.0,  # nothing is ever acknowledged: see above
-        stream_processing_timeout=10 * 365 * 86_400.0,  # likewise; `Progress` looks at what comes
-        stream_wait_empty=False,  # likewise: it would wait for acknowledgements
-        producer_linger=0.005,  # seconds, whatever the documentation says
-        **policy.faust,
-    )
-    app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    tables: Any = app.tables
-    # before it makes its own
-    tables._recovery = SteadyRecovery(app, tables, beacon=tables.beacon, loop=tables.loop)  # noqa: SLF001
-    return app
-
-
-def _by_partition(records: Sequence[Read]) -> dict[int, list[Read]]:
-    found: dict[int, list[Read]] = {}
-    for record in records:
-        found.setdefault(record.partition, []).append(record)
-    return found

@@ -10,15 +10,18 @@ it, so reading it again changes nothing either.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
 
 from app.errors import DecodeFailed, Reason
 from app.monitor.judged import Part, part_of
-from app.monitor.summaries import Summary, summary_of
+from app.monitor.kept import read_kept
+from app.monitor.summaries import MAX_COUNT, VersionSummary, refused
+from app.monitor.summary_reading import summary_of
 
-AHEAD_MS = 3_600_000  # clocks differ; what is further ahead would make everything else late
+MOST_VERSIONS = 1_000  # of a partition: the names come from records, and are kept for ever
 TOTAL, WINDOW, PART = "total", "window", "part"
 
 Changes = dict[bytes, bytes | None]  # what to keep under which key; None: nothing any more
@@ -39,7 +42,7 @@ class Window:
     """next_offset: of its partition; what is below it has been added."""
 
     next_offset: int
-    summary: Summary
+    summary: VersionSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,16 @@ class VersionView:
     """What is known of a version. last: the newest complete window, None if there is none. parts: not too old."""
 
     key: str
-    last: Summary | None
+    last: VersionSummary | None
     records_total: int
     parts: tuple[Part, ...]
 
 
 class Windows:
-    """The windows of the partitions that are ours."""
+    """The windows of the partitions that are ours.
+
+    A clock may be ahead by a window and its grace: what is further ahead would make the windows of all others too old.
+    """
 
     def __init__(self, policy: WindowPolicy) -> None:
         self._policy = policy
@@ -79,48 +85,52 @@ class Windows:
         """Begin anew with what was kept: partition, key, value."""
         self._partitions.clear()
         for partition, key, value in kept:
-            kind, name, rest = _split(key)
+            item = read_kept("windows", key, value, partial(_kept_item, key))
+            if item is None:
+                continue
+            name, at, content = item
             version = self._version(partition, name)
-            content = orjson.loads(value)
-            if kind == WINDOW:
-                version.windows[rest[0]] = Window(content["next"], summary_of(content["summary"]))
-            elif kind == TOTAL:
-                version.total = _Total(content["next"], content["records"])
+            if isinstance(content, Window):
+                version.windows[at[0]] = content
+            elif isinstance(content, Part):
+                version.parts[at[0], at[1]] = content
             else:
-                version.parts[rest[0], rest[1]] = part_of(content)
+                version.total = content
 
-    def add(self, partition: int, offset: int, summary: Summary, now_ms: int) -> Changes:
+    def add(self, partition: int, offset: int, summary: VersionSummary, now_ms: int) -> Changes:
         """Add what was read at this offset, unless it was added before.
 
-        Raises DecodeFailed, and adds nothing, if it does not add up with its window, or is of the future.
+        Raises DecodeFailed, and adds nothing, if it does not add up with its window, is of the future, or of one
+        version too many: `count` is for those.
         """
-        if summary.window_start_ms > now_ms + AHEAD_MS:
-            raise DecodeFailed(
-                Reason.OUT_OF_RANGE, f"summary refused: it is of {summary.window_start_ms}, in the future"
-            )
+        if summary.window_start_ms > now_ms + self._ahead_ms:
+            raise refused(f"it is of {summary.window_start_ms}, in the future")
         version = self._version(partition, summary.key)
         start_ms = self._start_of(summary.window_start_ms)
         changes: Changes = {}
         window = version.windows.get(start_ms)
         if start_ms < self._oldest(version):
             self.late += offset >= version.total.next_offset
-        elif window is None:
-            merged = replace(summary, window_start_ms=start_ms)
+        elif window is None or offset >= window.next_offset:
+            merged = window.summary.merged(summary) if window else replace(summary, window_start_ms=start_ms)
             version.windows[start_ms] = window = Window(offset + 1, merged)
             changes[_key(partition, WINDOW, summary.key, start_ms)] = _window_value(window)
-        elif offset >= window.next_offset:
-            window = Window(offset + 1, window.summary.merged(summary))
-            version.windows[start_ms] = window
-            changes[_key(partition, WINDOW, summary.key, start_ms)] = _window_value(window)
-        if offset >= version.total.next_offset:
-            version.total = _Total(offset + 1, version.total.records + summary.records)
-            changes[_key(partition, TOTAL, summary.key)] = orjson.dumps(
-                {"next": version.total.next_offset, "records": version.total.records}
-            )
+        changes |= self.count(partition, offset, summary.key, summary.records)
         return changes | self._forget_old(partition, summary.key, version)
 
-    def put_part(self, partition: int, part: Part) -> Changes:
-        """Take the place of the part before."""
+    def count(self, partition: int, offset: int, key: str, records: int) -> Changes:
+        """Count the predictions of a summary, unless it was counted before. Raises DecodeFailed likewise."""
+        version = self._version(partition, key)
+        if offset < version.total.next_offset:
+            return {}
+        version.total = _Total(offset + 1, min(version.total.records + records, MAX_COUNT))
+        content = {"next": version.total.next_offset, "records": version.total.records}
+        return {_key(partition, TOTAL, key): orjson.dumps(content)}
+
+    def put_part(self, partition: int, part: Part, now_ms: int) -> Changes:
+        """Take the place of the part before. Raises DecodeFailed if it is of the future."""
+        if part.window_start_ms > now_ms + self._ahead_ms:
+            raise DecodeFailed(Reason.OUT_OF_RANGE, f"part refused: it is of {part.window_start_ms}, in the future")
         version = self._version(partition, part.key)
         at = part.sample_partition, part.window_start_ms
         if version.parts.get(at) == part:
@@ -156,6 +166,10 @@ class Windows:
                 totals[key] = totals.get(key, 0) + version.total.records
         return totals
 
+    @property
+    def _ahead_ms(self) -> int:
+        return round(1000 * (self._policy.window_s + self._policy.grace_s))
+
     def _start_of(self, time_ms: int) -> int:
         return time_ms - time_ms % (1000 * self._policy.window_s)
 
@@ -171,7 +185,13 @@ class Windows:
         return {_key(partition, WINDOW, key, start): None for start in gone}
 
     def _version(self, partition: int, key: str) -> _Version:
-        return self._partitions.setdefault(partition, {}).setdefault(key, _Version())
+        """Raises DecodeFailed for one too many."""
+        versions = self._partitions.setdefault(partition, {})
+        if key not in versions:
+            if len(versions) >= MOST_VERSIONS:
+                raise refused(f"there are {MOST_VERSIONS} versions already")
+            versions[key] = _Version()
+        return versions[key]
 
 
 def _window_value(window: Window) -> bytes:
@@ -182,6 +202,13 @@ def _key(partition: int, kind: str, name: str, *rest: int) -> bytes:
     return orjson.dumps([partition, kind, name, *rest])
 
 
-def _split(key: bytes) -> tuple[str, str, list[Any]]:
+def _kept_item(key: bytes, value: bytes) -> tuple[str, list[int], Window | Part | _Total]:
+    """Name of the version, what follows it in the key, and what was kept there."""
     _, kind, name, *rest = orjson.loads(key)
-    return kind, name, rest
+    content: dict[str, Any] = orjson.loads(value)
+    at = [int(number) for number in rest]
+    if kind == WINDOW:
+        return name, at[:1], Window(int(content["next"]), summary_of(content["summary"]))
+    if kind == PART:
+        return name, at[:2], part_of(content)
+    return name, at, _Total(int(content["next"]), int(content["records"]))

@@ -78,9 +78,11 @@ MONITOR_TABLE = (
         (*_VERSION, "bound"),
         "Right answers of those judged: value, and low and high of its 95 % interval.",
     ),
-    MetricSpec("inference_log_loss", "gauge", "1", _VERSION, "Of those judged."),
+    MetricSpec("inference_log_loss", "gauge", "1", _VERSION, "Of those judged whose probabilities are known."),
     MetricSpec("inference_auc", "gauge", "share", _VERSION, "Of those judged, two classes; within half a bin's ties."),
-    MetricSpec("inference_calibration_error", "gauge", "share", _VERSION, "Expected calibration error, ten bins."),
+    MetricSpec(
+        "inference_calibration_error", "gauge", "share", _VERSION, "Expected calibration error, ten bins; likewise."
+    ),
     MetricSpec(
         "inference_outcome_sample_share",
         "gauge",
@@ -94,7 +96,8 @@ MONITOR_TABLE = (
         "records",
         ("pipeline", "result"),
         "Sampled predictions, comparisons and outcomes: paired, pending (waiting for the other), duplicate, "
-        "contradicting (a second, other outcome), late, or unmatched (a prediction forgotten without outcome).",
+        "contradicting (a second, other outcome), late, unmatched (a prediction forgotten without outcome), or "
+        "too_old (a pair of a window that is no longer kept).",
     ),
     MetricSpec(
         "inference_monitor_summaries_total",

@@ -9,7 +9,8 @@ latency        a batch's time in the model, at three quantiles: one of them show
 disagreement   rows that stable answers otherwise: counted where both answered, else by the shares of the predicted
                classes (both see keys drawn alike, so shares that differ by d mean that a share d of rows at least is
                answered otherwise): shown to be above the allowance → roll back; counted above it → hold
-accuracy       share of right answers less than stable's, once outcomes are known: as disagreement
+accuracy       share of right answers less than stable's, once outcomes are known: as disagreement. A step
+               ends well with `min_outcomes` of each; by default it waits for none
 
 What a worker cannot even use (in `UNUSABLE_LOOKS` looks, or a shadow that it gave up) is rolled back without any rows.
 
@@ -150,10 +151,16 @@ def _stable(page: Rollout, evidence: Evidence) -> _Side:
 
 
 def _too_few(beside: Sequence[_Side], stable: _Side, guards: Guards) -> list[str]:
-    return [
+    """Rows, and outcomes if the guards ask for any."""
+    few = [
         f"{side.counts.rows:,} of {guards.min_rows:,} rows of {side.name}"
         for side in (*beside, stable)
         if side.counts.rows < guards.min_rows
+    ]
+    return few + [
+        f"{side.counts.judged:,} of {guards.min_outcomes:,} outcomes of {side.name}"
+        for side in (*beside, stable)
+        if side.counts.judged < guards.min_outcomes
     ]
 
 

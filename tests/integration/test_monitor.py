@@ -238,7 +238,7 @@ def test_outcomes_are_joined_by_what_a_killed_monitor_and_the_next_one_read(topi
         stream.write_outcomes(range(290, 600))
         monitor.kill()
     stream.write_predictions(range(390, 600))
-    with running_monitor(settings, tmp_path) as monitor:
+    with running_monitor(settings, tmp_path, module="tests.integration.slow_monitor") as monitor:
         monitor.wait_until_ready()
         monitor.wait_until(
             lambda: accuracies(monitor) == stream.expected(),

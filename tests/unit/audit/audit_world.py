@@ -174,13 +174,16 @@ class World:
         self.clock = clock or ManualClock()
         self.source = FakeSource(topic)
         self.trail = Trail(objects or objects_in(folder), PIPELINE)
-        self.folder = folder
+        self.folder, self.told = folder, []
         rows = pipeline_rows(mask=mask, known=known, clock=self.clock)
         self.writer = AuditWriter(
             self.source, {TOPIC: Kept(self.trail, rows)}, AuditPolicy(roll or RollPolicy(age_s=10), **policy),
-            self.clock, self.clock.advance,
+            self.clock, self.clock.advance, self,
         )  # fmt: skip
         self.source.subscribe(self.writer)
+
+    def file_written(self, pipeline, rows, size):
+        self.told.append((pipeline, rows))
 
     def turn(self, times=1):
         for _ in range(times):

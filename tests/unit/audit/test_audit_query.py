@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.audit import files
+from app.audit import files, query
 from app.audit.expiry import expire
 from app.audit.lane import RollPolicy
 from app.audit.masking import Mask
@@ -74,6 +74,32 @@ def test_an_answer_is_what_reading_everything_would_give(tmp_path_factory, keys,
     assert [row["audit_offset"] for row in found] == expected[:limit]
 
 
+@pytest.mark.parametrize(
+    ("field", "at"), [("predicted_at", 2**60), ("predicted_at", -(2**60)), ("at_ms", 2**60), ("at_ms", 2**63 - 1)]
+)
+def test_a_hostile_time_of_one_record_hides_none_of_its_key(tmp_path, field, at):
+    trail = written(tmp_path, [prediction(0, "a"), prediction(1, "a", **{field: at}), prediction(2, "b")])
+    found = {row["audit_offset"]: row for row in ask(trail, b"a")}
+    assert sorted(found) == [0, 1]
+    assert found[1]["predicted_at" if field == "predicted_at" else "audit_time"] == at
+    assert isinstance(found[0]["audit_time"], datetime)
+    assert len(ask(trail, b"b")) == 1
+
+
+def test_a_record_whose_clock_was_ahead_over_midnight_is_found_from_midnight_on(tmp_path):
+    midnight = datetime.combine(TODAY + timedelta(days=1), datetime.min.time(), UTC)
+    trail = written(tmp_path, [prediction(0, "a", at_ms=int(midnight.timestamp() * 1000) + 1_000)])
+    assert len(ask(trail, b"a", since=midnight)) == len(ask(trail, b"a")) == 1
+
+
+def test_of_a_hot_key_no_more_rows_are_held_than_are_asked_for(tmp_path, monkeypatch):
+    trail = written(tmp_path, [prediction(n, "a", at_ms=NOW_MS + n) for n in range(40)])
+    held = []
+    monkeypatch.setattr(query, "_plain", lambda column: held.append(len(column)) or column.to_pylist())
+    assert [row["audit_offset"] for row in ask(trail, b"a", limit=3)] == [39, 38, 37]
+    assert max(held) == 3
+
+
 def test_only_the_row_groups_that_may_have_the_key_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "GROUP_ROWS", 500)
     records = [prediction(n, f"customer-{n * 7919 % 20_000:05}", probability=n / 3) for n in range(20_000)]
@@ -106,7 +132,7 @@ def test_the_newest_days_answer_without_the_older_ones(tmp_path):
     looked_at = []
     found = answers([trail], Question(b"a", limit=2), lambda done, total: looked_at.append((done, total)))
     assert [row["audit_offset"] for row in found] == [9, 8]
-    assert looked_at[-1] == (2, 10)
+    assert looked_at[-1] == (3, 10)  # the day before has a clock that was ahead, if there was one
 
 
 def test_files_of_an_older_schema_answer_beside_newer_ones(tmp_path):

@@ -187,6 +187,60 @@ def test_a_drain_that_cannot_finish_says_so_and_the_next_writer_reads_it_again(t
     assert offsets_in(tmp_path) == list(range(25))
 
 
+def test_records_whose_schema_is_not_known_when_it_is_told_to_stop_are_told_as_left(tmp_path):
+    known = schemas(FIRST)
+    known.down = True
+    world = World(tmp_path, topic_of(5), known=known, drain_timeout_s=20)
+    world.source.assign(SOURCE)
+    world.turn(3)
+    assert not world.writer._drain()
+    assert world.writer.waiting() == {PIPELINE: 5}
+    assert world.source.committed == {}
+
+
+def test_records_whose_schema_comes_in_time_are_written_when_it_is_told_to_stop(tmp_path):
+    known = schemas(FIRST)
+    known.down = True
+    world = World(tmp_path, topic_of(5), known=known)
+    world.source.assign(SOURCE)
+    world.turn(3)
+    known.down = False
+    world.clock.advance(60)
+    assert world.writer._drain()
+    assert offsets_in(tmp_path) == list(range(5))
+    assert world.told == [(PIPELINE, 5)]
+
+
+def test_a_store_that_says_a_file_is_there_and_has_it_not_is_asked_again(tmp_path):
+    class Lying(TrailObjects):
+        lies = 2
+
+        def create(self, path, content):
+            if path.endswith(".parquet") and self.lies:
+                self.lies -= 1
+                return False
+            return super().create(path, content)
+
+    inner = objects_in(tmp_path)
+    world = World(tmp_path, topic_of(5), objects=Lying(inner._store, inner.url, tmp_path))
+    world.source.assign(SOURCE)
+    world.settle()
+    assert world.source.committed == {}
+    world.settle()
+    world.settle()
+    assert offsets_in(tmp_path) == list(range(5))
+    assert world.source.committed == {SOURCE: 5}
+
+
+def test_it_is_ready_when_it_is_known_where_the_trails_of_its_partitions_end(tmp_path):
+    world = World(tmp_path, topic_of(5))
+    assert not world.writer.ready
+    world.source.assign(SOURCE)
+    assert not world.writer.ready
+    world.turn(2)
+    assert (world.writer.ready, world.writer.waiting()) == (True, {PIPELINE: 5})
+
+
 def test_what_has_no_file_when_a_partition_goes_is_read_by_whoever_gets_it(tmp_path):
     topic = Topic([prediction(n, partition=p) for p in (0, 1) for n in range(10)])
     one, other = World(tmp_path, topic), World(tmp_path, topic)

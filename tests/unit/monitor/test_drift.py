@@ -4,7 +4,7 @@ from scipy import stats
 
 from app.models.manifest import CategoryReference, NumberReference
 from app.monitor.drift import MAX_SHIFT, DriftPolicy, chi_square_chance, drift_of, ks, ks_chance, psi, share_chance
-from app.monitor.summaries import summary_of
+from app.monitor.summary_reading import summary_of
 from tests.made_summaries import category, number, summary
 
 POLICY = DriftPolicy()

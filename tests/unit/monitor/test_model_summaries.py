@@ -1,11 +1,13 @@
 from math import inf, nan
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import DecodeFailed
-from app.monitor.summaries import MAX_COUNT, MAX_ITEMS, Histogram, summary_of
+from app.monitor.summaries import LARGEST, MAX_CLASSES, MAX_COUNT, Histogram
+from app.monitor.summary_reading import summary_of
 from tests.made_summaries import category, number, summary
 
 EDGES = (0.0, 1.0, 2.0)
@@ -91,7 +93,7 @@ FEATURE = number("age", [1.0], EDGES)
         (changed(window_start=-1), "window_start"),
         (changed(window_start=2**62), "window_start"),
         (changed(confidence_sum=nan), "confidence_sum"),
-        (changed(score_sum_squares=inf), "score_sum_squares"),
+        (changed(latency_sum=inf), "latency_sum"),
         (changed(pipeline="a\nb"), "pipeline"),
         (changed(version="9" * 300), "version"),
         (changed(pipeline=None), "pipeline"),
@@ -100,12 +102,14 @@ FEATURE = number("age", [1.0], EDGES)
         (changed(confidence={"edges": [nan], "counts": [1, 1]}), "finite"),
         (changed(confidence={"edges": [0.5], "counts": [1, -1]}), "count"),
         (changed(classes=[{"label": "0", "count": 1}] * 2), "twice"),
-        (changed(classes=[{"label": str(i), "count": 1} for i in range(MAX_ITEMS + 1)]), "at most"),
+        (changed(classes=[{"label": str(i), "count": 1} for i in range(MAX_CLASSES + 1)]), "at most"),
         (changed(features=[FEATURE, FEATURE]), "twice"),
         (changed(features=[FEATURE | {"kind": "colour"}]), "kind"),
         (changed(features=[FEATURE | {"missing": 5}]), "missing"),
         (changed(features=[FEATURE | {"min": 3.0, "max": 1.0}]), "smallest"),
-        (changed(features=[FEATURE | {"sum": inf}]), "finite"),
+        (changed(features=[FEATURE | {"max": inf}]), "finite"),
+        (changed(records=MAX_COUNT) | {"classes": [{"label": str(i), "count": MAX_COUNT} for i in "01"]}, "more than"),
+        (changed(version="1" * 21), "version"),
         (changed(features="age"), "list"),
     ],
 )
@@ -124,4 +128,43 @@ def test_a_feature_of_which_nothing_was_seen_has_no_smallest_value():
 def test_features_with_other_bins_do_not_add_up():
     one, other = (summary_of(summary([0.5], features=[number("age", [1.0], edges)])) for edges in (EDGES, EDGES[:2]))
     with pytest.raises(DecodeFailed, match="age"):
+        one.merged(other)
+
+
+@pytest.mark.parametrize("beyond", [inf, nan, -inf])
+def test_sums_beyond_all_floats_stay_at_the_largest_one_and_are_kept(beyond):
+    one = summary_of(changed(features=[FEATURE | {"sum": beyond, "sum_squares": inf}], score_sum_squares=inf))
+    assert abs(one.features["age"].sum) == one.features["age"].sum_squares == one.score_sum_squares == LARGEST
+    again = one.merged(one).merged(summary_of(changed()))
+    assert summary_of(orjson.loads(orjson.dumps(again.record()))) == again
+    assert again.features["age"].overflowed
+
+
+def test_squares_that_overflow_when_they_are_added_can_be_kept():
+    one = summary_of(summary([0.5], features=[number("age", [1.2e154], EDGES)]))
+    assert not one.features["age"].overflowed
+    merged = one.merged(one)
+    assert summary_of(orjson.loads(orjson.dumps(merged.record()))) == merged
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"records": MAX_COUNT},
+        {"classes": [{"label": "a", "count": MAX_COUNT}]},
+        {"latency": {"edges": [1.0], "counts": [MAX_COUNT, 0]}},
+        {"features": [FEATURE | {"counts": [MAX_COUNT, 0, 0, 0]}]},
+    ],
+)
+def test_what_would_count_to_more_than_a_summary_may_is_refused(fields):
+    one = summary_of(changed(**fields))
+    with pytest.raises(DecodeFailed, match="more than there can be"):
+        one.merged(one)
+
+
+def test_no_more_classes_are_added_than_a_summary_may_have():
+    one, other = (
+        summary_of(changed(classes=[{"label": f"{name}{i}", "count": 1} for i in range(MAX_CLASSES)])) for name in "ab"
+    )
+    with pytest.raises(DecodeFailed, match="at most"):
         one.merged(other)

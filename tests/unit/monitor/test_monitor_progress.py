@@ -48,6 +48,15 @@ def test_what_moves_is_not_stalled_however_far_behind():
     assert progress.wrong(19 * 50.0 + 1) is None
 
 
+def test_what_was_fetched_and_never_looked_at_is_no_stall():
+    progress = seen()
+    progress.fetched("t", 0, 5)  # the library handed it over before the first look, or after the partition went
+    assert (progress.wrong(10_000.0), progress.lag()) == (None, {})
+    progress.look("t", 0, 6, 6, 10_000.0)
+    assert progress.wrong(10_000.0 + STALLED_S - 1) is None
+    assert progress.wrong(10_000.0 + STALLED_S + 1) is not None
+
+
 def test_after_a_rebalance_nothing_is_known():
     progress = seen()
     progress.look("t", 0, 9, 5, 0.0)

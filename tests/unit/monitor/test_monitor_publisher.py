@@ -1,3 +1,5 @@
+from concurrent.futures import Future
+
 import pytest
 
 from app.errors import ModelMissing
@@ -8,7 +10,7 @@ from app.monitor.judged import Judged, Part
 from app.monitor.publisher import Publisher, PublishPolicy
 from app.monitor.references import ASK_AGAIN_S, References
 from app.monitor.stage import JudgedRows, OutcomesTaken, Rejected, SummariesTaken
-from app.monitor.summaries import summary_of
+from app.monitor.summary_reading import summary_of
 from app.monitor.windows import WindowPolicy, Windows
 from app.observe.monitor_metrics import MonitorMetrics
 from app.observe.scrape import samples_of
@@ -26,13 +28,23 @@ class Shop:
     def __init__(self, references=None):
         self.clock, self.metrics = ManualClock(now_ms=START_MS + 200_000), MonitorMetrics()
         self.windows = Windows(WindowPolicy())
-        self.asked = 0
+        self.asked, self.hangs = 0, False
         self.references = references if references is not None else {"x": REFERENCE}
         policy = PublishPolicy("inference.monitor", 60, DriftPolicy(), {"churn": 0.25})
         self.publisher = Publisher(
-            [self.windows], References(self.load, self.clock), policy,
+            [self.windows], References(self.load, self.clock, self), policy,
             lambda record: framed(record, "MonitorSummary"), Board(self.metrics).show, self.clock,
         )  # fmt: skip
+
+    def submit(self, load, *arguments):
+        """The loader's thread: done at once, unless the store hangs."""
+        answer = Future()
+        if not self.hangs:
+            try:
+                answer.set_result(load(*arguments))
+            except ModelMissing as exc:
+                answer.set_exception(exc)
+        return answer
 
     def load(self, model, version):
         self.asked += 1
@@ -87,6 +99,22 @@ def test_without_a_reference_nothing_is_judged_and_the_store_is_asked_again_late
     assert (shop.shown("inference_feature_drifted"), shop.asked) == (["0.0"], 2)
 
 
+def test_while_the_model_store_hangs_figures_are_shown_and_features_are_not_judged(shop):
+    shop.hangs = True
+    shop.add(0)
+    for _ in range(3):
+        assert len(shop.publish()) <= 1
+    assert (shop.shown("inference_window_predictions"), shop.shown("inference_feature_drifted")) == (["10.0"], [])
+
+
+def test_what_was_shown_of_partitions_that_went_elsewhere_is_gone(shop):
+    shop.add(0)
+    shop.publish()
+    shop.windows.restore([])
+    shop.publish()
+    assert shop.shown("inference_window_predictions") == shop.shown("inference_monitor_predictions") == []
+
+
 def test_series_of_a_version_that_nothing_predicts_with_any_more_are_gone(shop):
     shop.add(0)
     shop.publish()
@@ -99,7 +127,7 @@ def test_series_of_a_version_that_nothing_predicts_with_any_more_are_gone(shop):
 
 def test_outcomes_of_all_partitions_are_one_accuracy(shop):
     for partition, right in ((0, 9), (1, 6)):
-        shop.windows.put_part(0, Part("churn", "churn", "1", partition, START_MS, Judged(10, right)))
+        shop.windows.put_part(0, Part("churn", "churn", "1", partition, START_MS, Judged(10, right)), START_MS)
     shop.publish()
     assert shop.shown("inference_outcomes") == ["20.0"]
     assert "0.75" in shop.shown("inference_accuracy")

@@ -5,9 +5,10 @@ import pytest
 from app.avro.framing import SingleObjectFraming
 from app.avro.record_reader import WholeRecordReader
 from app.errors import SchemaRegistryUnavailable
+from app.monitor.judged import Judged, Part
 from app.monitor.outcome_stage import AnswerFields, OutcomeFields, OutcomeReading, OutcomeStage
 from app.monitor.outcomes import OutcomePolicy
-from app.monitor.stage import JudgedRows, Read, Rejected, Send, SummariesTaken
+from app.monitor.stage import JudgedRows, OutcomesTaken, Read, Rejected, Send, SummariesTaken
 from app.monitor.window_stage import WindowStage
 from app.monitor.windows import WindowPolicy
 from app.pipeline.decode import Decoder
@@ -19,7 +20,7 @@ READER = WholeRecordReader(SingleObjectFraming(), SCHEMAS, SCHEMAS.named("ModelS
 
 
 def window_stage(read=READER.read):
-    return WindowStage("summaries", "parts", 2, WindowPolicy(), read)
+    return WindowStage("summaries", "parts", 2, WindowPolicy(), read, ["churn"])
 
 
 def read_of(offset, value, topic="summaries", key=b"k", timestamp_ms=NOW_MS):
@@ -44,7 +45,6 @@ def test_summaries_become_windows_that_are_kept_and_shown():
         ("summaries", framed(summary([0.5]))[:-3]),
         ("summaries", framed(summary([0.5])) + b"x"),
         ("summaries", framed(summary([0.5]) | {"records": -4})),
-        ("summaries", framed(summary([0.5]) | {"window_start": 2**60})),
         ("parts", b"not json"),
         ("parts", b"[]"),
         ("parts", b'{"pipeline": "churn"}'),
@@ -56,6 +56,48 @@ def test_a_record_that_cannot_be_used_is_told_and_its_neighbours_count(topic, va
     taken = stage.take(0, [read_of(0, good), read_of(1, value, topic), read_of(2, None), read_of(3, good)], NOW_MS)
     assert [type(fact) for fact in taken.facts] == [Rejected, SummariesTaken]
     assert stage.view(NOW_MS)[0].records_total == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window_start": 2**60},
+        {"window_start": NOW_MS + 20 * 60_000},
+        {"confidence_sum": float("nan")},
+        {"latency": {"edges": [9.0], "counts": [1, 0]}},
+    ],
+)
+def test_the_predictions_of_a_summary_that_is_refused_are_in_the_total_all_the_same(change):
+    stage = window_stage()
+    records = [read_of(0, framed(summary([0.2, 0.8]))), read_of(1, framed(summary([0.2, 0.8]) | change))]
+    taken = stage.take(0, records, NOW_MS)
+    assert [type(fact) for fact in taken.facts] == [Rejected, SummariesTaken]
+    (view,) = stage.view(NOW_MS)
+    assert (view.records_total, view.last.records) == (4, 2)
+    assert stage.take(0, records, NOW_MS).steps == []  # read again, it counts no more
+
+
+@pytest.mark.parametrize(
+    ("topic", "value"),
+    [
+        ("summaries", framed(summary([0.5], pipeline="other"))),
+        ("parts", Part("other", "churn", "1", 0, START_MS, Judged(1, 1)).encoded()),
+        ("parts", Part("churn", "churn", "1", 0, 2**62, Judged(1, 1)).encoded()),
+        ("parts", Part("churn", "churn", "1", 0, NOW_MS + 3_600_000, Judged(1, 1)).encoded()),
+        ("parts", Part("churn", "churn", "1", -1, START_MS, Judged(1, 1)).encoded()),
+        (
+            "parts",
+            Part("churn", "churn", "1", 0, START_MS, Judged(1, 1)).encoded().replace(b'"rows":1', b'"rows":1e400'),
+        ),
+    ],
+)
+def test_what_tells_of_other_pipelines_or_of_the_future_makes_no_series(topic, value):
+    stage = window_stage()
+    mine = Part("churn", "churn", "1", 0, START_MS, Judged(5, 4))
+    stage.take(0, [read_of(0, mine.encoded(), "parts")], NOW_MS)
+    taken = stage.take(0, [read_of(1, value, topic)], NOW_MS)
+    assert ([type(fact) for fact in taken.facts], list(taken.steps)) == ([Rejected], [])
+    assert [view.parts for view in stage.view(NOW_MS)] == [(mine,)]
 
 
 def test_while_a_schema_is_not_known_nothing_is_taken_in_so_that_all_of_it_can_come_again():
@@ -179,3 +221,29 @@ def test_what_was_judged_is_sent_again_after_a_restart():
     (sent,) = outcome_stage().restore(tables)
     assert isinstance(sent, Send)
     assert sent.records == taken.steps[-1].records
+
+
+def test_a_pair_that_is_older_than_all_windows_is_counted_as_such():
+    stage = outcome_stage()
+    old = NOW_MS - 5 * 3_600_000
+    now = [read_of(0, prediction(), "sample"), read_of(0, outcome(), "outcomes")]
+    stage.take(0, now, NOW_MS)
+    long_ago = [
+        read_of(1, prediction(source_offset=8, event_time=START_MS - 9), "sample", timestamp_ms=old),
+        read_of(1, outcome(event_time=START_MS - 9), "outcomes", timestamp_ms=old),
+    ]
+    taken = stage.take(0, long_ago, NOW_MS)
+    assert OutcomesTaken("churn", "too_old", 1) in taken.facts
+
+
+def test_kept_values_that_cannot_be_read_are_dropped_and_the_others_are_there():
+    stage, outcomes = window_stage(), outcome_stage()
+    taken = stage.take(0, [read_of(0, framed(summary([0.2, 0.8])))], NOW_MS)
+    kept = [(0, key, value) for key, value in taken.steps[0].changes.items()]
+    bad = [(0, orjson.dumps([0, kind, "churn/2", 0, 0]), value)
+           for kind in ("window", "part", "total") for value in (b"", b"[]", b"null", b'{"next":null}')]  # fmt: skip
+    again = window_stage()
+    again.restore({stage.name: [*bad, (0, b"not json", b"{}"), *kept]})
+    assert [view for view in again.view(NOW_MS) if view.key == "churn/1"] == stage.view(NOW_MS)
+    outcomes.restore({"waiting-churn": [(0, b"k", b"{}"), (0, b"l", b"[")], "judged-churn": [(0, b"k", b"{}")]})
+    assert outcomes.waiting == 0

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from app.errors import DecodeFailed
 from app.monitor.judged import Judged, Part
-from app.monitor.summaries import summary_of
-from app.monitor.windows import AHEAD_MS, WindowPolicy, Windows
+from app.monitor.summary_reading import summary_of
+from app.monitor.windows import MOST_VERSIONS, WindowPolicy, Windows
 from tests.made_summaries import START_MS, summary
 
 POLICY = WindowPolicy(window_s=60, grace_s=10, keep_s=300, outcome_window_s=600)
@@ -104,8 +104,30 @@ def test_windows_that_are_too_old_are_forgotten_and_so_is_what_was_kept_of_them(
 def test_a_summary_of_the_future_is_refused_before_it_makes_all_others_late():
     windows = Windows(POLICY)
     with pytest.raises(DecodeFailed, match="future"):
-        windows.add(0, 0, made(5), START_MS - AHEAD_MS - 1)
+        windows.add(0, 0, made(5), START_MS - 70_001)
     assert windows.totals() == {}
+
+
+def test_a_worker_whose_clock_is_ahead_does_not_blank_the_others_windows():
+    windows, refused = Windows(POLICY), 0
+    for minute in range(10):
+        now_ms = START_MS + 60_000 * minute + 1_000
+        windows.add(0, 2 * minute, made(5, start_s=60 * minute), now_ms)
+        try:
+            windows.add(0, 2 * minute + 1, made(1, start_s=60 * minute + 1_200), now_ms)
+        except DecodeFailed:
+            refused += 1
+    assert (refused, windows.late) == (10, 0)
+    assert windows.view(START_MS + 10 * 60_000 + 10_000)[0].last.records == 5
+
+
+def test_there_is_no_end_of_series_if_records_name_versions_without_end():
+    windows = Windows(POLICY)
+    for number in range(MOST_VERSIONS):
+        windows.count(0, number, f"churn/{number}", 1)
+    with pytest.raises(DecodeFailed, match="versions already"):
+        windows.add(0, MOST_VERSIONS, made(5, version="new"), NOW_MS)
+    windows.add(0, MOST_VERSIONS, made(5, version="3"), NOW_MS)
 
 
 def test_partitions_do_not_mix():
@@ -123,17 +145,17 @@ def part(rows, partition=0, start_s=0):
 def test_a_part_takes_the_place_of_the_one_before_it():
     windows, table = Windows(POLICY), {}
     for rows in (3, 5, 5):
-        kept_in(table, windows.put_part(0, part(rows)))
-    kept_in(table, windows.put_part(0, part(2, partition=1)))
+        kept_in(table, windows.put_part(0, part(rows), NOW_MS))
+    kept_in(table, windows.put_part(0, part(2, partition=1), NOW_MS))
     assert sum(one.judged.rows for one in windows.view(START_MS)[0].parts) == 7
     assert sum(one.judged.rows for one in restored(table).view(START_MS)[0].parts) == 7
 
 
 def test_parts_beyond_the_outcome_window_are_not_shown_and_then_forgotten():
     windows, table = Windows(POLICY), {}
-    kept_in(table, windows.put_part(0, part(3)))
+    kept_in(table, windows.put_part(0, part(3), NOW_MS))
     assert windows.view(START_MS + 600_001)[0].parts == ()
-    kept_in(table, windows.put_part(0, part(4, start_s=660)))
+    kept_in(table, windows.put_part(0, part(4, start_s=660), NOW_MS))
     assert [orjson.loads(key)[-1] for key in table] == [START_MS + 660_000]
 
 

@@ -173,6 +173,9 @@ def test_accuracy_counts_once_outcomes_are_known_of_both():
         ({"min_rows": 10**6}, did(), "hold"),
         ({"disagreement": 0.5}, did(classes={"0": 60_000, "1": 40_000}), "promote"),
         ({"accuracy_drop": 0.5}, did(judged=10_000, right=6000), "promote"),
+        ({"min_outcomes": 5000}, did(), "hold"),
+        ({"min_outcomes": 5000}, did(judged=4999, right=4500), "hold"),
+        ({"min_outcomes": 5000}, did(judged=10_000, right=9000), "promote"),
     ],
 )
 def test_the_guards_of_the_page_are_what_counts(guards, candidate, verdict):
