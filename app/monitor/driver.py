@@ -29,8 +29,11 @@ class CommittedConsumerThread(AIOKafkaConsumerThread):
         await self.call_thread(self._ensure_consumer().seek_to_beginning, *map(ensure_aiokafka_TP, tps))
 
     def highwater(self, tp: Any) -> Any:  # noqa: ANN401 - aiokafka's partition; an offset, None if it is not known
-        """Where reading ends now."""
-        return self._ensure_consumer().last_stable_offset(tp)
+        """Where reading ends now; None also of a partition that has just gone, of which a fetch may still tell."""
+        try:
+            return self._ensure_consumer().last_stable_offset(tp)
+        except AssertionError:
+            return None
 
 
 class CommittedConsumer(Consumer):

@@ -20,6 +20,8 @@ from tests.made_summaries import framed, summary
 PREDICTIONS = "inference_monitor_predictions"
 WINDOW_S = 10
 ROWS = 50
+STALLED_S = 20
+KEPT_WITHIN_S = 120.0  # several times that
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def watched(kafka, topics, models):
             ],
             "monitor": {
                 "group_id": f"monitor-{uuid.uuid4().hex[:12]}", "publish_topic": topics("inference.monitor"),
-                "window_s": WINDOW_S, "grace_s": 0.5, "keep_s": 3600, "publish_s": 0.3, "stalled_s": 45, **monitor,
+                "window_s": WINDOW_S, "grace_s": 0.5, "keep_s": 3600, "publish_s": 0.3,
+                "stalled_s": STALLED_S, **monitor,
             },
             "models": {"store": f"file://{models}"},
             "http": {"port": 0},
@@ -58,6 +61,40 @@ def summary_topic(settings):
 
 def running_monitor(settings, folder, **how):
     return running_worker(settings, folder, command="monitor", **how)
+
+
+class Kept:
+    """A monitor that is started again when it ends by itself, as whoever runs it has to do (docs/decisions/0007)."""
+
+    def __init__(self, stack, settings, folder, **how):
+        self._start = lambda: stack.enter_context(running_monitor(settings, folder, **how))
+        self.process = self._start()
+
+    def wait_until_ready(self):
+        wait_until(self.ready, "the monitor to be ready", KEPT_WITHIN_S)
+        return self
+
+    def ready(self):
+        self._keep_up()
+        return bool(self.process.said("started")) and self._asked(lambda: self.process.get("/readyz")[0] == 200)
+
+    def metrics(self):
+        """What it exports now; None while it is down."""
+        self._keep_up()
+        return self._asked(self.process.metrics) if self.process.said("started") else None
+
+    def _asked(self, ask):
+        try:
+            return ask()
+        except OSError:
+            if self.process.lives:
+                raise
+            return None
+
+    def _keep_up(self):
+        if not self.process.lives:
+            assert self.process.said("monitor_failed"), self.process.tail()
+            self.process = self._start()
 
 
 class Summaries:
@@ -87,14 +124,18 @@ class Summaries:
 
 def totals_of(*monitors):
     found = dict.fromkeys("123", 0)
-    for monitor in monitors:
-        for (version,), count in monitor.metrics().of(PREDICTIONS, "version").items():
+    for shown in filter(None, [monitor.metrics() for monitor in monitors]):
+        for (version,), count in shown.of(PREDICTIONS, "version").items():
             found[version] += int(count)
     return found
 
 
 def until_all_are_counted(written, *monitors):
-    wait_until(lambda: totals_of(*monitors) == written.counted, lambda: f"{totals_of(*monitors)} of {written.counted}")
+    wait_until(
+        lambda: totals_of(*monitors) == written.counted,
+        lambda: f"{totals_of(*monitors)} of {written.counted}",
+        KEPT_WITHIN_S,
+    )
 
 
 def test_what_was_aborted_does_not_count_and_figures_are_published(kafka, watched, tmp_path):
@@ -124,19 +165,19 @@ def test_totals_are_exact_when_one_of_two_monitors_is_killed_and_after_a_restart
     with ExitStack() as stack:
 
         def started():
-            return stack.enter_context(running_monitor(settings, tmp_path, module="tests.integration.slow_monitor"))
+            return Kept(stack, settings, tmp_path, module="tests.integration.slow_monitor")
 
         victim, heir = started(), started()
         for monitor in (victim, heir):
             monitor.wait_until_ready()
         for _ in range(15):
             written.write()
-        victim.kill()
+        victim.process.kill()
         written.write(commit=False)
         for _ in range(10):
             written.write()
         until_all_are_counted(written, heir)
-        assert heir.stop() == 0
+        assert heir.process.stop() == 0
         until_all_are_counted(written, started().wait_until_ready())
 
 
@@ -220,6 +261,8 @@ def judged_by(url):
 
 def accuracies(monitor):
     shown = monitor.metrics()
+    if shown is None:
+        return {}
     rows = shown.of("inference_outcomes", "version")
     share = shown.of("inference_accuracy", "version", "bound")
     return {version: (int(count), round(count * share[version, "value"])) for (version,), count in rows.items()}
@@ -238,17 +281,17 @@ def test_outcomes_are_joined_by_what_a_killed_monitor_and_the_next_one_read(topi
         stream.write_outcomes(range(290, 600))
         monitor.kill()
     stream.write_predictions(range(390, 600))
-    with running_monitor(settings, tmp_path, module="tests.integration.slow_monitor") as monitor:
-        monitor.wait_until_ready()
-        monitor.wait_until(
+    with ExitStack() as stack:
+        monitor = Kept(stack, settings, tmp_path).wait_until_ready()
+        wait_until(
             lambda: accuracies(monitor) == stream.expected(),
             lambda: f"{accuracies(monitor)}, expected {stream.expected()}",
+            KEPT_WITHIN_S,
         )
-        seen_by_watch = judged_by(f"http://127.0.0.1:{monitor.port}/metrics")
+        seen_by_watch = judged_by(f"http://127.0.0.1:{monitor.process.port}/metrics")
         # a counter is of one process: the rest was counted by the one that was killed
         assert 0 < seen_by_watch["3"][0] <= stream.expected()["3"][0]
-        shown = monitor.metrics()
-        assert shown.of("inference_log_loss", "version").keys() == {("1",), ("2",), ("3",)}
+        assert monitor.metrics().of("inference_log_loss", "version").keys() == {("1",), ("2",), ("3",)}
 
 
 @pytest.mark.parametrize(
