@@ -93,6 +93,7 @@ def measure(kafka: str, folder: Path, records: int, *, mask: bool) -> None:
         "schemas": {"directory": str(ROOT / "schemas")},
         "pipelines": [{"name": "churn", "input_topics": ["in"], "output_topic": TOPIC, "dead_letter_topic": "dead",
                        "model": "churn", "prediction_schema": "ChurnPrediction"}],
+        "http": {"port": 0},
         "audit": {"store": "file://trail", "file_age_s": 3} | (masked if mask else {}),
         "log": {"format": "json"},
     }  # fmt: skip

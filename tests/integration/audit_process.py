@@ -58,6 +58,7 @@ def settings_over(kafka, topic, store, *, group=None, store_options=None, **audi
         "pipelines": [pipeline],
         "models": {"store_options": store_options or {}},
         "audit": {"store": store} | AUDIT | audit,
+        "http": {"port": 0},
         "log": {"format": "json"},
     }  # fmt: skip
 
