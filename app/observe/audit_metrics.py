@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-
 from app.observe.metrics import MetricSpec
+from app.observe.table_metrics import TableMetrics, table_page
 
 _PIPELINE = ("pipeline",)
 
@@ -22,17 +21,11 @@ AUDIT_TABLE = (
 )
 
 
-class AuditMetrics:
+class AuditMetrics(TableMetrics):
     """An `AuditObserver`. Any thread may tell and ask."""
 
     def __init__(self, pipelines: list[str]) -> None:
-        self._registry = CollectorRegistry()
-        self._counters, self._gauges = {}, {}
-        for spec in AUDIT_TABLE:
-            if spec.kind == "counter":
-                self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
-            else:
-                self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
+        super().__init__(AUDIT_TABLE, process=False)
         for pipeline in pipelines:
             self.file_written(pipeline, 0, 0, files=0)
         self._waiting: Callable[[], Mapping[str, int]] = dict
@@ -50,20 +43,10 @@ class AuditMetrics:
         """Prometheus text format."""
         for pipeline, rows in self._waiting().items():
             self._gauges["inference_audit_waiting_rows"].labels(pipeline).set(rows)
-        return generate_latest(self._registry)
+        return super().exposition()
 
 
 def audit_metrics_page() -> str:
     """The audit trail's part of docs/METRICS.md, generated from the table."""
-    lines = [
-        "## The audit trail",
-        "",
-        "Of `inference-worker audit run`, from `app/observe/audit_metrics.py`.",
-        "",
-        "| name | type | unit | labels | meaning |",
-        "|---|---|---|---|---|",
-    ]
-    for spec in AUDIT_TABLE:
-        labels = ", ".join(f"`{label}`" for label in spec.labels)
-        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
-    return "\n".join([*lines, ""])
+    about = ("Of `inference-worker audit run`, from `app/observe/audit_metrics.py`.",)
+    return table_page("The audit trail", about, AUDIT_TABLE)

@@ -2,16 +2,10 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import disable_created_metrics
 
 from app.observe.metrics import MetricSpec
+from app.observe.table_metrics import Sample, TableMetrics, table_page
 
 _GROUP = ("group",)
 _PARTITION = ("group", "topic", "partition")
@@ -79,35 +73,16 @@ LAG_TABLE = (
 )  # fmt: skip
 
 
-class LagMetrics:
+class LagMetrics(TableMetrics):
     """Any thread may show and ask."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # as the worker's
-        self._registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._showing: dict[tuple[str, str], set[tuple[str, tuple[str, ...]]]] = {}
-        for spec in LAG_TABLE:
-            if spec.kind == "counter":
-                self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
-            else:
-                self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
-        ProcessCollector(registry=self._registry)
+        super().__init__(LAG_TABLE, process=True)
 
-    def exposition(self) -> bytes:
-        """Prometheus text format."""
-        return generate_latest(self._registry)
-
-    def show(self, group_id: str, part: str, samples: Iterable[tuple[str, tuple[str, ...], float]]) -> None:
+    def show(self, group_id: str, part: str, samples: Iterable[Sample]) -> None:
         """Show these in the place of what this part of the group showed before: what is not among them is gone."""
-        now: set[tuple[str, tuple[str, ...]]] = set()
-        for name, labels, value in samples:
-            self._gauges[name].labels(*labels).set(value)
-            now.add((name, labels))
-        for name, labels in self._showing.get((group_id, part), set()) - now:
-            self._gauges[name].remove(*labels)
-        self._showing[group_id, part] = now
+        self._show((group_id, part), samples)
 
     def looked(self, group_id: str, result: str, seconds: float) -> None:
         """A look at a group ended: complete, partial or failed."""
@@ -117,16 +92,8 @@ class LagMetrics:
 
 def lag_metrics_page() -> str:
     """The lag exporter's part of docs/METRICS.md, generated from the table."""
-    lines = [
-        "## The lag exporter",
-        "",
+    about = (
         "Of `inference-worker lag`, from `app/observe/lag_metrics.py`. Figures that no look renewed for `lag.keep_s`",
         "are taken away: none is better than an old one. Those of its process, `process_…`, are as the worker's.",
-        "",
-        "| name | type | unit | labels | meaning |",
-        "|---|---|---|---|---|",
-    ]
-    for spec in LAG_TABLE:
-        labels = ", ".join(f"`{label}`" for label in spec.labels)
-        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
-    return "\n".join([*lines, ""])
+    )
+    return table_page("The lag exporter", about, LAG_TABLE)

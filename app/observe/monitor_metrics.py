@@ -5,11 +5,10 @@ instance has. Names of classes and features come from manifests, so there are fe
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from typing import NamedTuple
 
 from app.observe.metrics import MetricSpec
+from app.observe.table_metrics import TableMetrics, table_page
 
 _VERSION = ("pipeline", "model", "version")
 _FEATURE = (*_VERSION, "feature")
@@ -123,8 +122,7 @@ MONITOR_TABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One sample of a gauge."""
 
     name: str
@@ -132,24 +130,11 @@ class Shown:
     value: float
 
 
-class MonitorMetrics:
+class MonitorMetrics(TableMetrics):
     """Any thread may show, count and ask."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._showing: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
-        for spec in MONITOR_TABLE:
-            if spec.kind == "counter":
-                self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
-            else:
-                self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
-        ProcessCollector(registry=self._registry)
-
-    def exposition(self) -> bytes:
-        """Prometheus text format."""
-        return generate_latest(self._registry)
+        super().__init__(MONITOR_TABLE, process=True)
 
     def count(self, name: str, labels: Mapping[str, str], by: int) -> None:
         """Count `by` more."""
@@ -158,28 +143,14 @@ class MonitorMetrics:
 
     def show(self, group: str, samples: Iterable[Shown]) -> None:
         """Show these in the place of what the group showed before: what is not among them is gone."""
-        now: set[tuple[str, tuple[str, ...]]] = set()
-        for sample in samples:
-            self._gauges[sample.name].labels(*sample.labels).set(sample.value)
-            now.add((sample.name, sample.labels))
-        for name, labels in self._showing.get(group, set()) - now:
-            self._gauges[name].remove(*labels)
-        self._showing[group] = now
+        self._show(group, samples)
 
 
 def monitor_metrics_page() -> str:
     """The monitor's part of docs/METRICS.md, generated from the table."""
-    lines = [
-        "## The monitor",
-        "",
+    about = (
         "Of `inference-worker monitor`, from `app/observe/monitor_metrics.py`. Gauges of versions are of the last",
         "complete window, or of the outcome window; they go with what they tell of. Those of its process,",
         "`process_…`, are as the worker's.",
-        "",
-        "| name | type | unit | labels | meaning |",
-        "|---|---|---|---|---|",
-    ]
-    for spec in MONITOR_TABLE:
-        labels = ", ".join(f"`{label}`" for label in spec.labels)
-        lines.append(f"| `{spec.name}` | {spec.kind} | {spec.unit} | {labels} | {spec.meaning} |")
-    return "\n".join([*lines, ""])
+    )
+    return table_page("The monitor", about, MONITOR_TABLE)
