@@ -538,6 +538,11 @@ class Settings(BaseSettings):
             return pipeline.group_id
         return self.kafka.group_id if len(self.pipelines) == 1 else f"{self.kafka.group_id}-{pipeline.name}"
 
+    @property
+    def audit_group_id(self) -> str:
+        """The consumer group of `audit run`."""
+        return self.audit.group_id or f"{self.kafka.group_id}-audit"
+
     def identity_of(self, pipeline: Pipeline, slot: int = 0) -> str:
         """What no other live worker may share: the transactional id of a pipeline, and its static member's id.
 

@@ -711,7 +711,7 @@ def _summary_writer(settings: Settings, pipeline: Pipeline, directory: SchemaDir
     schema = directory.named(SUMMARY_SCHEMA)
     if url is None:
         return RecordWriter(SingleObjectFraming.header(schema.fingerprint), schema)
-    return RecordWriter(_registered_header(settings, _registry(settings, url), topic, schema), schema)
+    return RecordWriter(registered_header(settings, settings_registry(settings, url), topic, schema), schema)
 
 
 def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
@@ -798,19 +798,21 @@ def _wire_format(
     """How records are framed, where writer schemas come from, and the header of our predictions."""
     if settings.schemas.registry_url is None:
         return SingleObjectFraming(), directory, SingleObjectFraming.header(output.fingerprint)
-    registry = _registry(settings, settings.schemas.registry_url)
-    header = _registered_header(settings, registry, pipeline.output_topic, output)
+    registry = settings_registry(settings, settings.schemas.registry_url)
+    header = registered_header(settings, registry, pipeline.output_topic, output)
     return ConfluentFraming(), BackgroundLookups(registry, clock), header
 
 
-def _registry(settings: Settings, url: str) -> "RegistrySchemas":
+def settings_registry(settings: Settings, url: str) -> "RegistrySchemas":
+    """The client of the registry at this URL."""
     # here, because its client takes a fifth of a worker's start to import (OAuth, HTTP): only those who need it pay
     from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas  # noqa: PLC0415
 
     return RegistrySchemas(RegistryPolicy(url, settings.schemas.registry_username, settings.schemas.password()))
 
 
-def _registered_header(settings: Settings, registry: "RegistrySchemas", topic: str, schema: Schema) -> bytes:
+def registered_header(settings: Settings, registry: "RegistrySchemas", topic: str, schema: Schema) -> bytes:
+    """The frame of records of this topic. Raises NotReachable."""
     try:
         schema_id = registry.output_id(f"{topic}-value", schema.text, register=settings.schemas.auto_register)
     except SchemaRegistryUnavailable as exc:

@@ -36,7 +36,7 @@ from app.observe.log import configure_logs
 from app.pipeline.decode import Decoder
 from app.ports import SchemaSource
 from app.settings import Pipeline, Settings, load_settings
-from app.wiring import settings_store
+from app.wiring import settings_registry, settings_store
 
 QUEUE_SHARE = 0.25  # of audit.memory_budget_bytes, beside it: fetched records wait in the client
 EXIT_DEADLINE, EXIT_WATCHDOG = 3, 4  # as the worker's
@@ -98,7 +98,7 @@ def build_writer(
     )
     check_topics(client, list(kept))
     group = GroupPolicy(
-        group_id=audit.group_id or f"{settings.kafka.group_id}-audit",
+        group_id=settings.audit_group_id,
         protocol=settings.kafka.group_protocol,
         session_timeout_s=settings.kafka.session_timeout_s,
     )
@@ -177,12 +177,7 @@ def _wire_format(settings: Settings, clock: Clock) -> tuple[Framing, SchemaSourc
     """How records are framed, and who knows their schemas; None: the schema directory."""
     if settings.schemas.registry_url is None:
         return SingleObjectFraming(), None
-    # here: its client takes long to import, and only those who have a registry need it
-    from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas  # noqa: PLC0415
-
-    password = settings.schemas.password()
-    registry = RegistryPolicy(settings.schemas.registry_url, settings.schemas.registry_username, password)
-    return ConfluentFraming(), BackgroundLookups(RegistrySchemas(registry), clock)
+    return ConfluentFraming(), BackgroundLookups(settings_registry(settings, settings.schemas.registry_url), clock)
 
 
 class _Unwatched:

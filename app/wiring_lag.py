@@ -126,8 +126,7 @@ def _audit(settings: Settings) -> WatchedGroup:
     topics = [pipeline.output_topic for pipeline in settings.pipelines if kept is None or pipeline.name in kept]
     if not topics:
         raise BadSettings("lag.audit: audit.pipelines names no pipeline that there is")
-    group_id = settings.audit.group_id or f"{settings.kafka.group_id}-audit"
-    return _other(group_id, tuple(dict.fromkeys(topics)), "earliest")
+    return _other(settings.audit_group_id, tuple(dict.fromkeys(topics)), "earliest")
 
 
 def _other(group_id: str, topics: tuple[str, ...], start_from: StartFrom) -> WatchedGroup:

@@ -22,7 +22,7 @@ from app.avro.record_reader import WholeRecordReader
 from app.avro.record_writer import RecordWriter
 from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import Clock, SystemClock
-from app.errors import BadSettings, BrokerRefused, MonitorFailed, NotReachable, SchemaRegistryUnavailable
+from app.errors import BadSettings, BrokerRefused, MonitorFailed
 from app.kafka.client_config import ClientPolicy, Properties, admin_properties
 from app.kafka.own_topics import OwnTopic, make_topics, partition_counts
 from app.kafka.sample import sampled_rows
@@ -36,7 +36,7 @@ from app.monitor.outcome_stage import AnswerFields, OutcomeFields, OutcomeReadin
 from app.monitor.outcomes import OutcomePolicy
 from app.monitor.publisher import Publisher, PublishPolicy
 from app.monitor.references import References
-from app.monitor.stage import Send, Stage
+from app.monitor.stage import Send, Stage, changelog_topic
 from app.monitor.window_stage import WindowStage
 from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
@@ -45,7 +45,7 @@ from app.pipeline.decode import Decoder
 from app.ports import SchemaSource
 from app.settings import Pipeline, Settings, load_settings
 from app.specs import ProbabilitiesOutput
-from app.wiring import settings_store
+from app.wiring import registered_header, settings_registry, settings_store
 
 SUMMARY_SCHEMA, MONITOR_SCHEMA, COMPARISON_SCHEMA = "ModelSummary", "MonitorSummary", "ShadowComparison"
 
@@ -104,7 +104,7 @@ def run_monitor(settings_file: Path) -> NoReturn:
     parts = _parts(settings, wire, settings_store(settings), admin, clock)
     own = [OwnTopic(name, count, compacted=True) for name, count in parts.own_topics.items()]
     tables = [
-        OwnTopic(f"{monitor.group_id}-{table}-changelog", stage.partitions, compacted=True)
+        OwnTopic(changelog_topic(monitor.group_id, table), stage.partitions, compacted=True)
         for stage in parts.stages
         for table in stage.tables
     ]
@@ -179,16 +179,9 @@ def _wire(settings: Settings, clock: Clock) -> _Wire:
     output = directory.named(MONITOR_SCHEMA)
     if settings.schemas.registry_url is None:
         return _Wire(SingleObjectFraming(), directory, directory, SingleObjectFraming.header(output.fingerprint))
-    from app.kafka.schema_registry import RegistryPolicy, RegistrySchemas  # noqa: PLC0415 - see wiring
-
-    schemas = settings.schemas
-    registry = RegistrySchemas(RegistryPolicy(str(schemas.registry_url), schemas.registry_username, schemas.password()))
-    subject = f"{settings.monitor.publish_topic}-value"
-    try:
-        schema_id = registry.output_id(subject, output.text, register=schemas.auto_register)
-    except SchemaRegistryUnavailable as exc:
-        raise NotReachable(f"schema registry {exc}") from exc
-    return _Wire(ConfluentFraming(), BackgroundLookups(registry, clock), directory, ConfluentFraming.header(schema_id))
+    registry = settings_registry(settings, settings.schemas.registry_url)
+    header = registered_header(settings, registry, settings.monitor.publish_topic, output)
+    return _Wire(ConfluentFraming(), BackgroundLookups(registry, clock), directory, header)
 
 
 def _parts(settings: Settings, wire: _Wire, store: ModelStore, admin: Properties, clock: Clock) -> _Parts:

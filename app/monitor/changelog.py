@@ -11,6 +11,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 
+from app.monitor.stage import changelog_topic
+
 READ_MS = 500  # how long to wait for records before looking at the positions again
 
 
@@ -23,7 +25,7 @@ class Changelogs:
 
     async def keep(self, table: str, partition: int, changes: Mapping[bytes, bytes | None]) -> None:
         """Returns when the changes are in the topic, acknowledged; None forgets a key. Raises what refused them."""
-        producer, topic = self._producer(), self._topic(table)
+        producer, topic = self._producer(), changelog_topic(self._group_id, table)
         waiting = [await producer.send(topic, key, value, partition, None, None) for key, value in changes.items()]
         await asyncio.gather(*waiting)
 
@@ -31,7 +33,8 @@ class Changelogs:
         """(partition, key, value) of what is in force in these partitions."""
         if not partitions:
             return []
-        places = [TopicPartition(self._topic(table), partition) for partition in sorted(partitions)]
+        topic = changelog_topic(self._group_id, table)
+        places = [TopicPartition(topic, partition) for partition in sorted(partitions)]
         found: dict[tuple[int, bytes], bytes] = {}
         reader = AIOKafkaConsumer(
             **self._connection, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
@@ -51,6 +54,3 @@ class Changelogs:
         finally:
             await reader.stop()
         return [(partition, key, value) for (partition, key), value in found.items()]
-
-    def _topic(self, table: str) -> str:
-        return f"{self._group_id}-{table}-changelog"

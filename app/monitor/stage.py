@@ -93,6 +93,11 @@ class Taken:
     facts: Sequence[Fact]
 
 
+def changelog_topic(group_id: str, table: str) -> str:
+    """Where a table of the monitor with this group is kept."""
+    return f"{group_id}-{table}-changelog"
+
+
 class Stage(Protocol):
     """Some topics with equally many partitions, and the state of the partitions that are ours."""
 
