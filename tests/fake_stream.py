@@ -162,7 +162,8 @@ class FakeSource:
 class FakeSink:
     """Outputs and offsets become the broker's together. `aborts` settlements fail first; `room` can be taken away.
 
-    `settles`: whether anything falls due by itself. summaries: told of in each commit.
+    `settles`: whether anything falls due by itself; `patient`: only what is idle does. summaries: told of in each
+    commit.
     """
 
     def __init__(self, broker, source, summaries=None):
@@ -173,6 +174,7 @@ class FakeSink:
         self.vanishing = 0
         self.room = True
         self.settles = True
+        self.patient = False
         self.broken = 0
         self.commits = 0
         self.closed = False
@@ -187,7 +189,7 @@ class FakeSink:
     def settle(self, offsets, note, *, idle):
         if not self._open and not offsets:
             return True
-        if not self.settles:
+        if not self.settles or (self.patient and not idle):
             return False
         return self.settle_now(offsets, note, 1.0)
 
@@ -280,6 +282,10 @@ class ModelByHand:
         self._ask, self._clock, self._question = ask, clock, None
         self.answers = 0
         self.most_together = 1
+        self.takes_s = 1.0
+
+    def busy_s(self):
+        return self.takes_s if self._question is not None else 0.0
 
     def together(self, batch_rows):
         assert batch_rows

@@ -53,6 +53,7 @@ class Scoring(Generic[Question, Answer]):
         self._last: _Took | None = None  # nothing is known of the model: do not block the loop
         self._thread: Thread | None = None
         self._handed = self._done = 0  # to the thread, by it
+        self._ready_at = 0.0  # when the thread is expected to have the answer
 
     def together(self, batch_rows: int) -> int:
         """How many batches of so many rows may be one question: as many as the model answers in TOGETHER_S."""
@@ -64,13 +65,19 @@ class Scoring(Generic[Question, Answer]):
         self._ticket += 1
         self._inside = True
         if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
+            self._ready_at = 0.0
             self._work(self._ticket, question, rows)
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
             self._thread.start()
         self._handed += 1
+        self._ready_at = self._clock.monotonic() + self._expected_s(rows)
         self._questions.put((self._ticket, question, rows))
+
+    def busy_s(self) -> float:
+        """How much longer the answer is expected to take; 0 if none is waited for, infinity if nothing is known."""
+        return max(0.0, self._ready_at - self._clock.monotonic()) if self._inside and self._answers.empty() else 0.0
 
     def take(self, timeout_s: float) -> Answer | None:
         """The answer, or None if it is not there within `timeout_s`. Raises what asking raised."""

@@ -100,6 +100,7 @@ class StreamWorker:
         self._caught_up = True
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
+        self._commit_s = 0.0  # what the last one took
         self._closing = False
         self._sink_ready = False
         self.turned_at = clock.monotonic()
@@ -146,6 +147,8 @@ class StreamWorker:
                 self._apply_rewind()
                 self._take_in()
                 self._start()
+                if self._commit_costs_nothing():
+                    self._settle()
                 self._collect(SCORING_WAIT_S)
             self._settle()  # in a back-off too: what was delivered must not wait for its transaction to time out
             self._beat()
@@ -257,9 +260,15 @@ class StreamWorker:
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
         idle = self._caught_up and not self._in_work() and self._batcher.due_in() > 0
-        offsets = self._tracker.committable()
+        offsets, began = self._tracker.committable(), self._clock.monotonic()
+        idle = idle or self._commit_costs_nothing()
         if self._sink.settle(offsets, self._flood.note(), idle=idle) and self._unsettled:
+            self._commit_s = self._clock.monotonic() - began
             self._settled(offsets)
+
+    def _commit_costs_nothing(self) -> bool:
+        """Without a backlog, and beside a model that is busy for longer: what was delivered need not wait for it."""
+        return bool(self._unsettled) and self._caught_up and self._scoring.busy_s() > self._commit_s
 
     def _settled(self, offsets: Mapping[TopicPartition, int]) -> None:
         fact = Committed(tuple(self._unsettled), self._clock.now_ms())

@@ -15,9 +15,12 @@ class Model:
 
     def __init__(self, row_s=0.0):
         self.clock, self.row_s = ManualClock(), row_s
+        self.release = threading.Event()
+        self.release.set()
         self.scoring = Scoring(self.answer, "churn", self.clock)
 
     def answer(self, rows):
+        assert self.release.wait(30.0)
         self.clock.advance(rows * self.row_s)
         return threading.current_thread().name
 
@@ -110,3 +113,18 @@ def test_a_discarded_question_is_never_answered_and_nobody_else_is_inside_until_
     leave.set()
     assert scoring.take(30.0) == "scoring-churn"
     scoring.close()
+
+
+def test_the_model_is_busy_until_its_answer_is_expected_or_there():
+    model = Model(row_s=0.001)
+    assert model.scoring.busy_s() == 0.0
+    model.ask(10)
+    model.release.clear()
+    model.scoring.submit(20, 20)
+    assert 0.0 < model.scoring.busy_s() <= 0.02
+    model.clock.advance(0.05)
+    assert model.scoring.busy_s() == 0.0
+    model.release.set()
+    model.scoring.take(30.0)
+    assert model.scoring.busy_s() == 0.0
+    model.scoring.close()

@@ -484,6 +484,40 @@ def test_an_objective_learns_what_batches_and_their_delivery_cost():
     assert last.pace.delivery_s < 0.1
 
 
+@pytest.fixture
+def slow_model():
+    """The model has one batch of four, another four were delivered, and the sink commits when it is worth it."""
+    rig = Rig(ManualClock(), by_hand=True)
+    rig.sink.patient = True
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.turn()
+    rig.broker.append(0, 4)
+    rig.turn()
+    return rig
+
+
+def test_what_was_delivered_is_committed_while_a_slow_model_works_on_the_next_batch(slow_model):
+    slow_model.model.answers = 1
+    slow_model.turn(2)
+    assert len(slow_model.broker.outcomes) == 4
+    assert slow_model.model.busy_s()
+
+
+def test_a_model_that_answers_sooner_than_a_commit_takes_is_not_made_to_wait(slow_model):
+    slow_model.model.takes_s = 0.0
+    slow_model.model.answers = 1
+    slow_model.turn(2)
+    assert not slow_model.broker.outcomes
+
+
+def test_under_a_backlog_a_commit_beside_the_model_waits_for_its_interval(slow_model):
+    slow_model.broker.append(0, 40)
+    slow_model.model.answers = 1
+    slow_model.turn(2)
+    assert not slow_model.broker.outcomes
+
+
 class AnythingGoes(RuleBasedStateMachine):
     """Any order of arrivals, rebalances, aborts and outages: exactly one outcome each, offsets never too far."""
 
