@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from loadgen.plots import new_figure, svg
+from tests.bench.scaling_world import Outcome
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "SCALING.md"
@@ -59,6 +60,12 @@ def markdown(found):
 def as_json(found):
     """Second by second."""
     return json.dumps({name: {key: asdict(o) for key, o in outcomes.items()} for name, outcomes in found.items()})
+
+
+def from_json(text):
+    """What `as_json` wrote."""
+    found = json.loads(text)
+    return {name: {key: Outcome(**run) for key, run in outcomes.items()} for name, outcomes in found.items()}
 
 
 def plot(outcomes, title):
