@@ -15,6 +15,7 @@ many processes at once that two cores would not start ours in time.
 """
 
 import argparse
+import math
 import shutil
 import sys
 import tempfile
@@ -70,6 +71,10 @@ class Setting:
     partitions: int = PARTITIONS
     policy: dict = field(default_factory=dict)
 
+    def processes_for(self, times):
+        """The fewest that keep up with so many times the rate."""
+        return math.ceil(times * self.rate / self.capacity)
+
     def lag_settings(self):
         """The exporter's section: its periods as short as everything's."""
         defaults = {
@@ -99,7 +104,7 @@ class Fixed:
 class PlainLag:
     """KEDA's Kafka trigger by itself, asked at every sync."""
 
-    name, first = "lag", 1
+    name, first = "lag", None
 
     def __init__(self, setting):
         self._partitions, self._sync_s = setting.partitions, SYNC_S / setting.scale
@@ -118,7 +123,7 @@ class PlainLag:
 class Ours:
     """The overlay's ScaledObject; its number comes from Prometheus, by its own query."""
 
-    name, first = "ours", 1
+    name, first = "ours", None
 
     def __init__(self, world):
         setting = world.setting
@@ -193,7 +198,7 @@ class World:
         progress = Progress(self.kafka, lane.inputs[0], [self.groups[name] for name in fleets])
         try:
             for policy in policies:
-                fleets[policy.name].scale(policy.first)
+                fleets[policy.name].scale(policy.first or self.setting.processes_for(shape.at(0.0)))
             for fleet in fleets.values():
                 fleet.wait_until_assigned()
             load.start()
