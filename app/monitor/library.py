@@ -1,50 +1,37 @@
-"""faust as the stages' runs see it: a group, streams that fill inboxes, a producer that is waited for."""
+"""faust as the stages' runs see it: a group, a consumer that fills inboxes, a producer that is waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import faust
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from faust.types import TP
 
 from app.monitor.changelog import Changelogs
-from app.monitor.driver import CommittedTransport
+from app.monitor.driver import CommittedConsumer, CommittedTransport
 from app.monitor.inbox import Inbox
-from app.monitor.progress import Progress
-from app.monitor.stage import Read, Send, Stage
+from app.monitor.reading import Place, Reading
+from app.monitor.stage import Send
+from app.monitor.stream import StreamPolicy
 
 MOST_IN_BATCH = 262_144  # bytes; the library's 16 KiB have a micro-batch's changes wait for the broker dozens of times
 PRODUCE_WITHIN_S = 40.0  # the library's 20 minutes would hide a connection that hangs
 AGES_S = 10 * 365 * 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
-    """How the monitor takes part in its group. faust: further settings of the library, as for security."""
-
-    group_id: str
-    bootstrap_servers: str
-    data_directory: str
-    session_timeout_s: float = 10.0
-    start_from: str = "earliest"
-    replication: int = 1
-    stalled_s: float = 120.0
-    publish_s: float = 5.0
-    faust: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
 class FaustLibrary:
-    """The app of one process: a `Library`, and the streams that fill the inboxes."""
+    """The app of one process: a `Library`, and what fills the inboxes."""
 
-    def __init__(self, policy: StreamPolicy, progress: Progress) -> None:
-        self.app = _app(policy)
+    def __init__(self, policy: StreamPolicy, reading: Reading, fail: Callable[[BaseException], None]) -> None:
+        """reading: of the topics that are fed. fail: gets what ended it."""
+        self.app, self.reading = _app(policy), reading
+        self.app.transport = CommittedTransport(self.app.conf.broker_consumer, self.app, reading, fail)
         connection = {
             "bootstrap_servers": policy.bootstrap_servers,
             **credentials_to_aiokafka_auth(self.app.conf.broker_credentials, self.app.conf.ssl_context),
         }
         self._changelogs = Changelogs(policy.group_id, connection, lambda: self.app.producer)
-        self.app.sensors.add(_Fetched(progress))
         self._assigned = False
 
     def listen(self, ended: Callable[[], Awaitable[None]], begun: Callable[[], None]) -> None:
@@ -63,29 +50,26 @@ class FaustLibrary:
         on_revoked.connect(revoked, weak=False)
         on_complete.connect(complete, weak=False)
 
-    def pump(
-        self, stage: Stage, topic: str, own_partitions: int | None, inbox: Inbox, fail: Callable[[BaseException], None]
-    ) -> None:
-        """An agent that does nothing but fill an inbox. own_partitions: of a topic that is the monitor's own."""
-        source = self.app.topic(
-            topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw",
-            partitions=own_partitions or stage.partitions, internal=own_partitions is not None, allow_empty=True,
-        )  # fmt: skip
+    def feed(self, topic: str, partitions: int, inbox: Inbox) -> None:
+        """Have a topic read, and its records put there. To be called before the app starts."""
+        source = self.app.topic(topic, key_type=bytes, value_type=bytes, partitions=partitions, allow_empty=True)
+        self.app.topics.add(source)
+        self.reading.feed(topic, inbox)
 
-        async def pump(stream: Any) -> None:  # noqa: ANN401 - faust's stream
-            events: AsyncIterator[Any] = stream.noack().events()
-            try:
-                async for event in events:
-                    message = event.message
-                    timestamp_ms = round(1000 * (message.timestamp or 0))
-                    await inbox.put(
-                        Read(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value)
-                    )
-            except Exception as exc:  # whatever it is: the library would go on without this agent
-                fail(exc)
-                raise
+    async def start(self) -> None:
+        """Returns when it takes part in its group, or is about to."""
+        await self.app.start()
 
-        self.app.agent(source, name=f"{stage.name}-{topic}")(pump)
+    async def stop(self) -> None:
+        """May never return, or raise anything."""
+        await self.app.stop()
+
+    def check(self) -> None:
+        """Raises what ended it by itself, if anything did."""
+        if self.app.crash_reason is not None:
+            raise self.app.crash_reason
+        if self.app.should_stop:
+            raise RuntimeError("the stream library stopped by itself")
 
     @property
     def settled(self) -> bool:
@@ -95,6 +79,16 @@ class FaustLibrary:
     def ours(self, topics: Sequence[str]) -> frozenset[int]:
         """The numbers of our partitions of these topics."""
         return frozenset(tp.partition for tp in self.app.consumer.assignment() if tp.topic in topics)
+
+    async def ends(self) -> Mapping[Place, int]:
+        """Of each partition of ours where reading ends now, as the broker says."""
+        consumer: CommittedConsumer = self.app.consumer  # type: ignore[assignment]
+        return await consumer.committed_thread.ends()
+
+    async def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """False if that was not done, because of a rebalance."""
+        consumer: CommittedConsumer = self.app.consumer  # type: ignore[assignment]
+        return await consumer._commit({TP(*place): offset for place, offset in offsets.items()})  # noqa: SLF001 - past acks
 
     async def keep(self, table: str, partition: int, changes: Mapping[bytes, bytes | None]) -> None:
         """Returns when the changes are in the changelog topic, acknowledged."""
@@ -111,20 +105,8 @@ class FaustLibrary:
         await asyncio.gather(*waiting)
 
 
-class _Fetched(faust.Sensor):
-    """Sees each record as the library gets it."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-
-    def on_message_in(self, tp: Any, offset: int, message: Any) -> None:  # noqa: ANN401, ARG002 - faust's
-        """A record came from the broker."""
-        self._progress.fetched(tp.topic, tp.partition, offset)
-
-
 def _app(policy: StreamPolicy) -> faust.App:
-    app = faust.App(
+    return faust.App(
         policy.group_id,
         broker=[f"kafka://{server}" for server in policy.bootstrap_servers.split(",")],
         store="memory://",
@@ -144,5 +126,3 @@ def _app(policy: StreamPolicy) -> faust.App:
         producer_request_timeout=PRODUCE_WITHIN_S,
         **policy.faust,
     )
-    app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    return app

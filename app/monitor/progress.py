@@ -1,8 +1,8 @@
 """Whether records that are there also come. Pure; the stream tells it what it sees.
 
-faust's consumer, its distribution to streams and its agents can each stop and say nothing. Offsets alone do not show
-it: transaction markers take offsets that no record ever has. So it is behind if the broker has more than was asked of
-it, or if the library has records that did not come out of it; and for too long is what is wrong.
+faust's consumer can stop and say nothing, and so can a stage. Offsets of records alone do not show it: transaction
+markers take offsets that no record ever has. So it is behind if the broker has more than was read, or if records were
+read that are not durable; and for too long is what is wrong.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Progress:
         self._changed.clear()
 
     def fetched(self, topic: str, partition: int, offset: int) -> None:
-        """The library has a record, on its way to a stream."""
+        """A record was read, and is in an inbox."""
         at = self._at.setdefault((topic, partition), _At())
         at.next_fetched = offset + 1
         self._changed.add((topic, partition))
@@ -45,7 +45,7 @@ class Progress:
         self._changed.add((topic, partition))
 
     def look(self, topic: str, partition: int, end: int | None, position: int | None, now_s: float) -> None:
-        """What the consumer says: the end that may be read, and what it would ask for next."""
+        """The end that may be read, as the broker says, and what is read next; None if that is not known."""
         at = self._at.setdefault((topic, partition), _At())
         end, position = end if end is not None else at.end, position if position is not None else at.position
         moved = position != at.position or (topic, partition) in self._changed or at.since_s is None
@@ -72,6 +72,6 @@ class Progress:
             if behind and now_s - at.since_s > self._stalled_s:
                 return (
                     f"{topic} {partition} has not moved for {now_s - at.since_s:.0f} s: finished up to "
-                    f"{at.next_finished}, fetched up to {at.next_fetched}, asked up to {at.position}, of {at.end}"
+                    f"{at.next_finished}, fetched up to {at.next_fetched}, read up to {at.position}, of {at.end}"
                 )
         return None

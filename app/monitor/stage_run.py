@@ -17,7 +17,7 @@ from app.monitor.stage import Fact, Keep, Read, Send, Stage, Taken, grouped
 
 MOST_WAITING = 4_096  # records in an inbox
 MOST_WAITING_BYTES = 33_554_432  # 32 MiB: a record may have a megabyte
-MOST_TAKEN = 512  # records of a micro-batch
+MOST_TAKEN = 2_048  # records of a micro-batch: of a backlog, each waits for the broker two or three times
 LINGER_S = 0.5  # of a micro-batch: sums are written once for all of its records, at a tenth of the cost of each
 SCHEMA_PAUSE_S = 1.0
 SETTLING_PAUSE_S = 0.05

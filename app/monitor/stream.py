@@ -1,13 +1,14 @@
 """The monitor's streams: stages run, what they did is committed, and whatever goes wrong ends the process by name.
 
-faust brings the consumer group, the assignment of partitions, and a stream for each topic. What it does not do well is
-done here and in the modules put together here, each for a reason in docs/decisions/0007:
+faust brings the consumer group, the assignment of partitions, its consumer and its producer. What it does not do well
+is done here and in the modules put together here, each for a reason in docs/decisions/0007:
 
-- it acknowledges an event when an agent fails on it, and loses count of offsets at transaction markers: here agents
-  only fill inboxes, nothing is ever acknowledged, and we commit offsets ourselves, of what is durable
-- it goes on when an agent has died: here the first error of anything ends the process, by name
+- it drops records that were read before and after a seek at once: `reading.py` says from where each read goes on, and
+  what was read is in the inbox of a stage before the next read begins
+- it acknowledges an event when an agent fails on it, and loses count of offsets at transaction markers: here there are
+  no agents, nothing is ever acknowledged, and we commit offsets ourselves, of what is durable
+- it goes on when a part of it has died: here the first error of anything ends the process, by name
 - its tables may be restored in part, or never: here changelogs are read by `changelog.py`
-- it may go on behind records that it dropped: `driver.py` seeks to where each partition has to be read from
 - it may stop consuming and say nothing: here records that are there and do not come end the process as well
 - it may never stop: here it gets a few seconds, and then the process ends all the same, having nothing to lose
 """
@@ -15,22 +16,69 @@ done here and in the modules put together here, each for a reason in docs/decisi
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
-from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]
-from faust.types import TP
 
 from app.clock import Clock
 from app.errors import MonitorFailed
-from app.monitor.library import FaustLibrary, StreamPolicy
+from app.monitor.inbox import Inbox
 from app.monitor.progress import Progress
+from app.monitor.reading import Place, Reading
 from app.monitor.stage import Fact, Read, Send, Stage
-from app.monitor.stage_run import StageRun
+from app.monitor.stage_run import Library, StageRun
 
 COMMIT_S = 1.0
 LOOK_S = 1.0  # between two looks at the progress
 STOP_WITHIN_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How the monitor takes part in its group. faust: further settings of the library, as for security."""
+
+    group_id: str
+    bootstrap_servers: str
+    data_directory: str
+    session_timeout_s: float = 10.0
+    start_from: str = "earliest"
+    replication: int = 1
+    stalled_s: float = 120.0
+    publish_s: float = 5.0
+    faust: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class StreamLibrary(Library, Protocol):
+    """What the stages need of the library, and what their stream does."""
+
+    def listen(self, ended: Callable[[], Awaitable[None]], begun: Callable[[], None]) -> None:
+        """ended: an assignment goes, and is kept until this returns. begun: one is there, and nothing of it read."""
+        ...
+
+    def feed(self, topic: str, partitions: int, inbox: Inbox) -> None:
+        """Have a topic read, and its records put there. To be called before `start`."""
+        ...
+
+    async def start(self) -> None:
+        """Returns when it takes part in its group, or is about to."""
+        ...
+
+    async def stop(self) -> None:
+        """May never return, or raise anything."""
+        ...
+
+    def check(self) -> None:
+        """Raises what ended it by itself, if anything did."""
+        ...
+
+    async def ends(self) -> Mapping[Place, int]:
+        """Of each partition of ours where reading ends now, as the broker says."""
+        ...
+
+    async def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """False if that was not done, because of a rebalance."""
+        ...
 
 
 class Publishing(Protocol):
@@ -51,21 +99,26 @@ class MonitorStream:
         own_topics: Mapping[str, int],
         tell: Callable[[Fact], None],
         clock: Clock,
+        connect: Callable[[StreamPolicy, Reading, Callable[[BaseException], None]], StreamLibrary],
     ) -> None:
-        """own_topics: to be made, with so many partitions, of what stages send to one another."""
+        """own_topics: with so many partitions, of what stages send to one another.
+
+        connect: the library, given what it reads for, and what it is to call with what ended its reading.
+        """
         self._policy, self._clock = policy, clock
         self._progress = Progress(policy.stalled_s)
-        self._library = FaustLibrary(policy, self._progress)
-        self._app = self._library.app
+        self._done: dict[Place, int] = {}
+        # where reading begins is done: with `latest`, a restart would begin behind what came meanwhile
+        self._reading = Reading(self._progress.fetched, self._done.update)
+        self._library = connect(policy, self._reading, self._fail)
         self._runs = [StageRun(stage, self._library, clock, tell=tell, finished=self._finished) for stage in stages]
-        self._done: dict[TP, int] = {}
-        self._committed: dict[TP, int] = {}
+        self._committed: dict[Place, int] = {}
         self._epoch = 0
         self._settled_s = 0.0
         self._failed: asyncio.Future[BaseException] | None = None
         for run in self._runs:
             for topic in run.stage.topics:
-                self._library.pump(run.stage, topic, own_topics.get(topic), run.inbox, self._fail)
+                self._library.feed(topic, own_topics.get(topic, run.stage.partitions), run.inbox)
         self._library.listen(self._ended, self._begun)
 
     async def run(self, publishing: Publishing, started: Callable[[], None]) -> None:
@@ -75,7 +128,7 @@ class MonitorStream:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        starting = loop.create_task(self._app.start())
+        starting = loop.create_task(self._library.start())
         waits: list[asyncio.Future[Any]] = [loop.create_task(stop.wait()), self._failed]
         await asyncio.wait([starting, *waits], timeout=self._policy.stalled_s, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -154,12 +207,13 @@ class MonitorStream:
 
     def _begin_anew(self) -> None:
         self._epoch += 1
+        self._reading.begin_anew()
         for run in self._runs:
             run.begin_anew()
 
     def _finished(self, records: Sequence[Read]) -> None:
         for record in records:
-            self._done[TP(record.topic, record.partition)] = record.offset + 1
+            self._done[record.topic, record.partition] = record.offset + 1
             self._progress.finished(record.topic, record.partition, record.offset)
 
     async def _commits(self) -> None:
@@ -169,11 +223,10 @@ class MonitorStream:
 
     async def _commit(self) -> None:
         """Of what is durable; watermarks make up for what is not committed."""
-        due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
+        due = {place: offset for place, offset in self._done.items() if self._committed.get(place) != offset}
         epoch = self._epoch
         if due and self._library.settled:
-            committer: Any = self._app.consumer
-            done = await committer._commit(due)  # noqa: SLF001 - the only way past faust's count of acknowledgements
+            done = await self._library.commit(due)
             if done and epoch == self._epoch:
                 self._committed |= due
 
@@ -182,10 +235,7 @@ class MonitorStream:
         self._settled_s = self._clock.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._app.crash_reason is not None:
-                raise self._app.crash_reason
-            if self._app.should_stop:
-                raise RuntimeError("the stream library stopped by itself")
+            self._library.check()
             unsettled_s = self._clock.monotonic() - self._settled_s
             if unsettled_s > self._policy.stalled_s:
                 raise RuntimeError(f"a rebalance, or the consumer's answer, is not there after {unsettled_s:.0f} s")
@@ -209,25 +259,13 @@ class MonitorStream:
             await run.restore()
         if epoch != self._epoch:
             return False
-        names = {topic for run in self._runs for topic in run.stage.topics}
-        for tp in [tp for tp in self._app.consumer.assignment() if tp.topic in names]:
-            try:
-                end, position = await self._end_and_position(tp)
-            except (IllegalStateError, AssertionError, AttributeError):  # not ours any more, and we were not told yet
-                return False
-            if epoch != self._epoch:
-                return False
-            self._progress.look(tp.topic, tp.partition, end, position, self._clock.monotonic())
+        ends = await self._library.ends()
+        if epoch != self._epoch:
+            return False
+        for (topic, partition), end in ends.items():
+            place = self._reading.place(topic, partition)
+            self._progress.look(topic, partition, end, place, self._clock.monotonic())
         return True
-
-    async def _end_and_position(self, tp: TP) -> tuple[int | None, int | None]:
-        """Where reading ends, and where it is. The consumer knows the end of what it has fetched; else it asks."""
-        consumer: Any = self._app.consumer
-        position = await consumer.position(tp)
-        end = consumer.highwater(tp)
-        if end is None:
-            end = (await consumer.highwaters(tp)).get(tp)
-        return end, position
 
     async def _publishes(self, publishing: Publishing) -> None:
         while True:
@@ -237,7 +275,7 @@ class MonitorStream:
                     await self._library.send(step)
 
     async def _stop(self) -> None:
-        stopping = asyncio.ensure_future(self._app.stop())
+        stopping = asyncio.ensure_future(self._library.stop())
         await asyncio.wait([stopping], timeout=STOP_WITHIN_S)
         if not stopping.done() or stopping.exception() is not None:
             structlog.get_logger().warning("not_stopped_in_order")  # the process ends all the same

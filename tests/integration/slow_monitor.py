@@ -1,6 +1,7 @@
 """The monitor with a consumer that takes its time: `python -m tests.integration.slow_monitor monitor …`.
 
-A second to wake up: on a busy machine it does. Nothing that is to be read may be lost meanwhile.
+A second to wake up, and a second before and after it is told where to read from: on a busy machine it does, and may be
+in the middle of it when the next rebalance begins. Nothing that is to be read may be lost meanwhile.
 """
 
 import asyncio
@@ -8,19 +9,26 @@ import asyncio
 from faust.transport.consumer import Fetcher
 
 from app.__main__ import main as app_main
+from app.monitor.driver import CommittedConsumer
 
-WAKES_UP_IN_S = 1.0
+TAKES_S = 1.0
+
+
+def slowed(done):
+    """The same, with a wait before and after it."""
+
+    async def slowly(self):
+        await asyncio.sleep(TAKES_S)
+        await done(self)
+        await asyncio.sleep(TAKES_S)
+
+    return slowly
 
 
 def main():
     """The app's, with such a consumer."""
-    wake_up = Fetcher.maybe_start
-
-    async def wake_up_slowly(fetcher):
-        await wake_up(fetcher)
-        await asyncio.sleep(WAKES_UP_IN_S)
-
-    Fetcher.maybe_start = wake_up_slowly
+    Fetcher.maybe_start = slowed(Fetcher.maybe_start)
+    CommittedConsumer.perform_seek = slowed(CommittedConsumer.perform_seek)
     app_main()
 
 

@@ -79,16 +79,14 @@ class Kept:
         return bool(self.process.said("started")) and self._asked(lambda: self.process.get("/readyz")[0] == 200)
 
     def metrics(self):
-        """What it exports now; None while it is down."""
+        """What it exports now; None while it does not answer."""
         self._keep_up()
         return self._asked(self.process.metrics) if self.process.said("started") else None
 
     def _asked(self, ask):
         try:
             return ask()
-        except OSError:
-            if self.process.lives:
-                raise
+        except OSError:  # it has ended, or was too busy to answer in time
             return None
 
     def _keep_up(self):
@@ -179,6 +177,19 @@ def test_totals_are_exact_when_one_of_two_monitors_is_killed_and_after_a_restart
         until_all_are_counted(written, heir)
         assert heir.process.stop() == 0
         until_all_are_counted(written, started().wait_until_ready())
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [("reading", "has not moved"), ("rebalance", "a rebalance, or the consumer's answer, is not there")],
+)
+def test_a_library_that_stops_and_says_nothing_ends_the_process_by_name(broken, why, watched, tmp_path):
+    settings = watched(partitions=1, stalled_s=10)
+    Summaries(settings).write()
+    with running_monitor(settings, tmp_path, module="tests.integration.broken_monitor", BROKEN=broken) as monitor:
+        assert monitor.wait() == 1
+        (failed,) = monitor.said("monitor_failed")
+    assert why in failed["error"]
 
 
 class Outcomes:

@@ -98,7 +98,7 @@ def in_a_loop(test):
 async def test_records_are_finished_once_all_that_comes_of_them_is_durable():
     async with draining() as run:
         run.library.slow = asyncio.Event()
-        await run.inbox.put(read_of(0))
+        run.inbox.add([read_of(0)])
         for _ in range(20):
             await asyncio.sleep(0)
         assert (run.finished, run.told) == ([], [])
@@ -108,24 +108,17 @@ async def test_records_are_finished_once_all_that_comes_of_them_is_durable():
 
 
 @in_a_loop
-async def test_a_record_that_waited_for_room_while_its_assignment_ended_is_not_taken_in():
+async def test_records_that_come_again_with_the_next_assignment_count_once():
     run = StageRun(
         WindowStage("summaries", "parts", 1, WindowPolicy(), lambda value: summary([0.5]), ["churn"]), FakeLibrary(),
         ManualClock(now_ms=START_MS), tell=lambda fact: None, finished=lambda records: None, linger_s=0,
     )  # fmt: skip
-
-    async def pump():
-        for offset in range(MOST_WAITING + 1):
-            await run.inbox.put(read_of(offset))
-
-    old = asyncio.create_task(pump())
-    await until(lambda: len(run.inbox) == MOST_WAITING)
-    run.begin_anew()
-    run.begin_anew()
-    await old  # the stream hands over what it held; it is of the assignment that ended
+    records = [read_of(offset) for offset in range(MOST_WAITING + 1)]
+    run.inbox.add(records)
     draining = asyncio.create_task(run.drain())
-    for offset in range(MOST_WAITING + 1):  # and the partition comes again, from what was committed
-        await run.inbox.put(read_of(offset))
+    await until(lambda: len(run.inbox) < MOST_WAITING)
+    run.begin_anew()
+    run.inbox.add(records)
     await until(lambda: not len(run.inbox))
     await run.quiet()
     draining.cancel()
@@ -137,7 +130,7 @@ async def test_a_record_that_waited_for_room_while_its_assignment_ended_is_not_t
 async def test_nothing_is_taken_in_before_the_assignment_is_settled():
     async with draining() as run:
         run.library.settled = False
-        await run.inbox.put(read_of(0))
+        run.inbox.add([read_of(0)])
         await asyncio.sleep(0.12)
         assert run.stage.restores == 0
         run.library.settled = True
@@ -149,7 +142,7 @@ async def test_nothing_is_taken_in_before_the_assignment_is_settled():
 async def test_what_was_taken_when_the_assignment_ended_is_written_before_it_goes_and_is_not_finished():
     async with draining() as run:
         run.library.slow = asyncio.Event()
-        await run.inbox.put(read_of(0))
+        run.inbox.add([read_of(0)])
         await until(lambda: run.stage.seen)
         run.begin_anew()
         quiet = asyncio.create_task(run.quiet())
@@ -166,7 +159,7 @@ async def test_what_was_taken_when_the_assignment_ended_is_written_before_it_goe
 async def test_waiting_for_a_schema_ends_with_the_assignment():
     async with draining() as run:
         run.stage.away = True
-        await run.inbox.put(read_of(0))
+        run.inbox.add([read_of(0)])
         await until(lambda: run.stage.restores)
         run.begin_anew()
         async with asyncio.timeout(5):
@@ -178,7 +171,7 @@ async def test_waiting_for_a_schema_ends_with_the_assignment():
 async def test_after_each_change_the_state_is_that_of_our_partitions_and_what_was_not_sent_is_sent():
     async with draining() as run:
         for partition in (0, 1):
-            await run.inbox.put(read_of(0, partition))
+            run.inbox.add([read_of(0, partition)])
         await until(lambda: len(run.finished) == 2)
         run.begin_anew()
         run.library.mine = frozenset({1})
@@ -219,7 +212,7 @@ async def test_the_refusal_of_a_step_ends_the_run():
         raise OSError("no")
 
     library.keep = refused
-    await run.inbox.put(read_of(0))
+    run.inbox.add([read_of(0)])
     with pytest.raises(OSError, match="no"):
         await run.drain()
 
@@ -229,44 +222,26 @@ def test_an_inbox_that_is_full_by_records_or_by_bytes_has_no_room(records, most)
     async def filled():
         inbox = Inbox(*most)
         for offset in range(records):
-            await inbox.put(read_of(offset, value=b"0123456789"))
-        waits = asyncio.create_task(inbox.put(read_of(9)))
-        await asyncio.sleep(0)
-        assert not waits.done()
+            assert inbox.has_room
+            inbox.add([read_of(offset, value=b"0123456789")])
+        assert not inbox.has_room
+        inbox.add([read_of(9)])  # was read while there was room
         _, taken = await inbox.take(100)
-        assert len(taken) == records
-        assert await waits
-        assert len(inbox) == 1
+        assert [record.offset for record in taken] == [*range(records), 9]
+        assert inbox.has_room
 
     asyncio.run(filled())
 
 
-def test_streams_that_wait_for_room_do_not_overfill_an_inbox():
-    async def filled():
-        inbox = Inbox(2, 10**6)
-        waiting = [asyncio.create_task(inbox.put(read_of(offset))) for offset in range(6)]
-        seen = []
-        while len(seen) < 6:
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert len(inbox) == min(2, 6 - len(seen))
-            seen += (await inbox.take(1))[1]
-        assert [record.offset for record in seen] == list(range(6))
-        assert all([await one for one in waiting])
-
-    asyncio.run(filled())
-
-
-def test_a_record_of_an_epoch_that_ended_is_dropped():
+def test_what_an_inbox_had_when_its_epoch_ended_is_gone():
     async def dropped():
         inbox = Inbox(1, 10**6)
-        await inbox.put(read_of(0))
-        waits = asyncio.create_task(inbox.put(read_of(1)))
-        await asyncio.sleep(0)
+        inbox.add([read_of(0), read_of(1)])
         inbox.clear()
-        assert not await waits
-        assert len(inbox) == 0
-        assert await inbox.put(read_of(2))
-        assert (await inbox.take(5))[0] == inbox.epoch == 1
+        assert (len(inbox), inbox.has_room) == (0, True)
+        inbox.add([])
+        inbox.add([read_of(2)])
+        epoch, taken = await inbox.take(5)
+        assert (epoch, [record.offset for record in taken]) == (1, [2])
 
     asyncio.run(dropped())
