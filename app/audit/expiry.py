@@ -8,9 +8,10 @@ from app.audit.trail import Trail
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """What was deleted, or would be. days: in order."""
+    """What was deleted, or would be. kind: of the trail, as its folder has it. days: in order."""
 
     pipeline: str
+    kind: str
     days: tuple[date, ...]
     files: int
     bytes: int
@@ -26,4 +27,4 @@ def expire(trail: Trail, today: date, retention_days: int, *, dry_run: bool) -> 
     if not dry_run:
         trail.forget(files)
     days = tuple(sorted({file.day for file in files}))
-    return Expired(trail.pipeline, days, len(files), sum(file.size for file in files))
+    return Expired(trail.pipeline, trail.kind, days, len(files), sum(file.size for file in files))

@@ -118,7 +118,7 @@ class Lane:
 
     def claim_for(self, chunk: Chunk) -> Claim:
         """The claim of the oldest chunk: from where the last one ended to its last row."""
-        path = file_path(self.trail.pipeline, self.source, chunk.day, chunk.first_offset, chunk.last_offset)
+        path = file_path(self.trail.folder, self.source, chunk.day, chunk.first_offset, chunk.last_offset)
         return Claim(self.end, chunk.last_offset + 1, path)
 
     def written(self, claim: Claim) -> None:

@@ -1,5 +1,6 @@
 """The settings section `audit:`, beside what it governs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from app.errors import BadSettings
 
 KEY = "audit_key"  # the column of the record's key
+ALL = "*"
 SHORTEST_SECRET = 16  # characters; a shorter one can be guessed, and with it every hashed value
 
 MaskMode = Literal["keep", "drop", "hash"]
@@ -24,6 +26,10 @@ class AuditSettings(BaseModel):
         "models.store_options",
     )
     pipelines: tuple[str, ...] | None = Field(None, description="Names of those that are kept; default: all")
+    features: tuple[str, ...] = Field(
+        (),
+        description="Fields of the events to keep beside their predictions, `*` for all; input_topics are read too",
+    )
     group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)] | None = Field(
         None, description="Consumer group of the sink; default: kafka.group_id with `-audit`"
     )
@@ -44,8 +50,8 @@ class AuditSettings(BaseModel):
     )
     mask: dict[str, MaskMode] = Field(
         default_factory=dict,
-        description="Field of the prediction, or `audit_key`, to `keep`, `drop` or `hash` (HMAC-SHA-256 with "
-        "mask_secret, so that equal values stay equal)",
+        description="Field of the prediction, one of `features`, or `audit_key`, to `keep`, `drop` or `hash` "
+        "(HMAC-SHA-256 with mask_secret, so that equal values stay equal)",
     )
     mask_secret: SecretStr | None = None
     mask_secret_file: Path | None = None
@@ -69,6 +75,10 @@ class AuditSettings(BaseModel):
             raise ValueError("mask: `hash` needs mask_secret_file (or mask_secret)")
         if len(secret) < SHORTEST_SECRET:
             raise ValueError(f"mask_secret: at least {SHORTEST_SECRET} characters, or hashes can be guessed")
+
+    def features_of(self, fields: Sequence[str]) -> frozenset[str]:
+        """Which of an event's fields are kept."""
+        return frozenset(fields if ALL in self.features else set(self.features) & set(fields))
 
     def secret(self) -> bytes | None:
         """What values are hashed with, if it is set. Raises BadSettings if its file cannot be read."""

@@ -92,7 +92,7 @@ def _found_in(trail: Trail, file: TrailFile, question: Question) -> list[_Found]
     order = np.lexsort((offsets, partitions, -times))
     newest = order[chosen[order]][: question.limit]
     kept = rows.take(pa.array(newest))
-    columns = {name: _plain(kept.column(name)) for name in kept.schema.names}
+    columns = {name: plain_values(kept.column(name)) for name in kept.schema.names}
     own: Answer = {"pipeline": trail.pipeline, "file": file.path, "topic": file.source.topic}
     return [
         _Found(
@@ -103,7 +103,7 @@ def _found_in(trail: Trail, file: TrailFile, question: Question) -> list[_Found]
     ]  # fmt: skip
 
 
-def _plain(column: pa.ChunkedArray) -> list[object]:
+def plain_values(column: pa.ChunkedArray) -> list[object]:
     """The column's values; what Python has no date or time for stays a number."""
     try:
         return list(column.to_pylist())

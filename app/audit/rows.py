@@ -1,22 +1,22 @@
-"""Records of a prediction topic → rows of the trail, in columns; one row per record, whatever is in it.
+"""Records of a topic → rows of the trail, in columns; one row per record, whatever is in it.
 
-The columns are the prediction's own fields and these, of the record that carried it:
+The columns are the prediction's own fields (of an event, those that are features) and these, of the record itself:
 
     audit_key        binary, the record's key
     audit_partition  int32 and
-    audit_offset     int64, where it is in the prediction topic
+    audit_offset     int64, where it is in its topic
     audit_time       its timestamp, UTC
-    audit_reject     null; of a record that is no prediction, why: then the prediction's fields are null
+    audit_reject     null; of a record that cannot be read, why: then all fields but these are null
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from app.audit.masking import Mask
 from app.audit.policy import KEY
-from app.avro.resolution import reader_columns
+from app.avro.columns import reader_columns
 from app.avro.schemas import Schema
 from app.errors import SchemaIncompatible
 from app.pipeline.decode import Decoder, DecodeResult
@@ -38,14 +38,17 @@ _OWN = pa.schema(
 
 
 class PipelineRows:
-    """The rows of one pipeline. One thread only.
+    """The rows of one pipeline's predictions, or events. One thread only.
 
     schema: of every batch it gives, and of the files.
     """
 
-    def __init__(self, decoder: Decoder, reader: Schema, mask: Mask) -> None:
-        """Raises SchemaIncompatible if a field has one of our names, BadSettings if the mask does not fit."""
-        fields = kept_fields(reader)
+    def __init__(self, decoder: Decoder, reader: Schema, mask: Mask, only: Collection[str] | None = None) -> None:
+        """only: the fields that are kept; None for all.
+
+        Raises SchemaIncompatible if a field has one of our names, BadSettings if the mask does not fit.
+        """
+        fields = kept_fields(reader, only)
         if taken := [name for name in fields.names if name.startswith(PREFIX)]:
             raise SchemaIncompatible(
                 f"{reader.name}: {', '.join(taken)}: names with {PREFIX} are the audit trail's own"
@@ -79,9 +82,15 @@ class PipelineRows:
         return self._decoder.decode([value for value in values if value is not None], rows)
 
 
-def kept_fields(reader: Schema) -> pa.Schema:
-    """A prediction schema's columns as files have them: all nullable, enums as text, times in UTC."""
-    return pa.schema([pa.field(column.name, _plain_type(column.type)) for column in reader_columns(reader)])
+def kept_fields(reader: Schema, only: Collection[str] | None = None) -> pa.Schema:
+    """A schema's columns as files have them, all or only these: nullable, enums as text, times in UTC."""
+    return pa.schema(
+        [
+            pa.field(column.name, _plain_type(column.type))
+            for column in reader_columns(reader)
+            if only is None or column.name in only
+        ]
+    )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -2,6 +2,7 @@
 
     pipeline=churn/date=2026-11-21/churn.predictions-3-000…1200-000…1711.parquet    rows of offsets 1200 to 1711
     pipeline=churn/_claims/churn.predictions/3/000…1200.json                        who may write them
+    features=churn/date=2026-11-21/churn.events-0-000…0000-000…0511.parquet         of its events, if they are kept
 
 A partition's *claims* tile its offsets without gap or overlap: the first one begins at 0, each other one where the
 one before ends. A claim names the one file that holds the committed records of its offsets. It is created under the
@@ -34,7 +35,8 @@ from app.records import TopicPartition
 EPOCH = date(1970, 1, 1)
 _DIGITS = 20  # of an offset in a name: enough for 2**63, so that names sort as offsets do
 _CLAIMS = "_claims"
-_FILE = re.compile(r"pipeline=[^/]+/date=(\d{4}-\d\d-\d\d)/([^/]+)-(\d+)-(\d{20})-(\d{20})\.parquet")
+PREDICTIONS, FEATURES = "pipeline", "features"  # of which a trail is: the first word of its folder
+_FILE = re.compile(r"(?:pipeline|features)=[^/]+/date=(\d{4}-\d\d-\d\d)/([^/]+)-(\d+)-(\d{20})-(\d{20})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,21 @@ def day_of(days: int) -> date:
     return EPOCH + timedelta(days=days)
 
 
-def file_path(pipeline: str, source: TopicPartition, day: date, first_offset: int, last_offset: int) -> str:
+def file_path(folder: str, source: TopicPartition, day: date, first_offset: int, last_offset: int) -> str:
     """Where the file of these records belongs."""
     name = f"{source.topic}-{source.partition}-{first_offset:0{_DIGITS}}-{last_offset:0{_DIGITS}}.parquet"
-    return f"pipeline={pipeline}/date={day.isoformat()}/{name}"
+    return f"{folder}/date={day.isoformat()}/{name}"
 
 
 class Trail:
-    """One pipeline's files and claims. Raises what `Objects` does."""
+    """One pipeline's files and claims, of its predictions or of its events' features. Raises what `Objects` does.
 
-    def __init__(self, objects: TrailObjects, pipeline: str) -> None:
-        self.objects, self.pipeline = objects, pipeline
+    folder: where all of them are, in the store.
+    """
+
+    def __init__(self, objects: TrailObjects, pipeline: str, kind: str = PREDICTIONS) -> None:
+        self.objects, self.pipeline, self.kind = objects, pipeline, kind
+        self.folder = f"{kind}={pipeline}"
 
     def last_claim(self, source: TopicPartition) -> Claim | None:
         """Where the next one begins. Raises AuditBroken if it cannot be read."""
@@ -106,10 +112,9 @@ class Trail:
 
     def files(self, since: date | None = None) -> list[TrailFile]:
         """Those of this day and later ones, in order of their paths: by day, then partition, then offset."""
-        prefix = f"pipeline={self.pipeline}"
         found = [
             TrailFile(item.path, item.size, *parsed)
-            for item in self.objects.sized(prefix)
+            for item in self.objects.sized(self.folder)
             if (parsed := parsed_path(item.path)) is not None
         ]
         return sorted((file for file in found if since is None or file.day >= since), key=lambda file: file.path)
@@ -136,12 +141,12 @@ class Trail:
         return (
             parsed is not None
             and parsed[1] == source
-            and claim.path.startswith(f"pipeline={self.pipeline}/")
+            and claim.path.startswith(f"{self.folder}/")
             and claim.first <= parsed[2] <= parsed[3] == claim.next_offset - 1
         )
 
     def _claims_of(self, source: TopicPartition) -> str:
-        return f"pipeline={self.pipeline}/{_CLAIMS}/{source.topic}/{source.partition}"
+        return f"{self.folder}/{_CLAIMS}/{source.topic}/{source.partition}"
 
     def _claim_path(self, source: TopicPartition, first: int) -> str:
         return f"{self._claims_of(source)}/{first:0{_DIGITS}}.json"

@@ -7,21 +7,19 @@ read again.
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from threading import Event
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import structlog
 
-from app.audit.files import encode
+from app.audit.filing import AuditObserver, Filing, utc_day
 from app.audit.lane import Chunk, Lane, RollPolicy
+from app.audit.record_source import RecordSource
 from app.audit.rows import PipelineRows
-from app.audit.trail import Trail, parsed_path
+from app.audit.trail import Trail
 from app.clock import Clock
 from app.errors import NotReachable, SchemasPending, TransientError
-from app.ports import AssignmentListener
 from app.records import Origin, Record, TopicPartition, origin_of
 
 MOST_RECORDS = 20_000  # at once: about 10 MB of predictions, decoded in a tenth of a second
@@ -29,57 +27,6 @@ GATHER_S = 0.5  # how long it waits for so many: a few large steps cost far less
 IDLE_POLL_S = 0.1  # while waiting for something else
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 30.0
 COMMIT_POSITIONS_EVERY_S = 5.0  # so that transaction markers do not look like lag
-
-
-class PredictionSource(Protocol):
-    """The consumer of the prediction topics, committed records only; records of a partition come in order."""
-
-    def subscribe(self, listener: AssignmentListener) -> None:
-        """Join the group; the listener hears of assignments inside `gather`."""
-        ...
-
-    def gather(self, max_records: int, timeout_s: float) -> list[Record]:
-        """What comes until there are so many, or the time is over."""
-        ...
-
-    def pause(self) -> None:
-        """Read nothing until `resume`."""
-        ...
-
-    def resume(self) -> None:
-        """Read again what is not held."""
-        ...
-
-    def hold(self, sources: Set[TopicPartition]) -> None:
-        """Read nothing of these until `read_from`."""
-        ...
-
-    def read_from(self, source: TopicPartition, offset: int | None) -> None:
-        """Read an owned partition from here, None: from its earliest record, and no longer hold it.
-
-        Records given from now on are from there. Raises BrokerUnavailable if that cannot be done now.
-        """
-        ...
-
-    def positions(self) -> dict[TopicPartition, int]:
-        """Where the next read of each owned partition would start."""
-        ...
-
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Tell the group. For whoever looks at its lag; a failure is no error."""
-        ...
-
-    def close(self) -> None:
-        """Leave the group."""
-        ...
-
-
-class AuditObserver(Protocol):
-    """Is told what was written."""
-
-    def file_written(self, pipeline: str, rows: int, size: int) -> None:
-        """A file has so many rows and bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +52,7 @@ class AuditWriter:
 
     def __init__(
         self,
-        source: PredictionSource,
+        source: RecordSource,
         kept: Mapping[str, Kept],
         policy: AuditPolicy,
         clock: Clock,
@@ -113,7 +60,8 @@ class AuditWriter:
         observer: AuditObserver,
     ) -> None:
         """kept: by prediction topic. wait: for so many seconds, or until the process is told to stop."""
-        self._observer, self._joined = observer, False
+        self._joined = False
+        self._filing = Filing(clock, policy.retention_days, observer)
         self._source, self._kept, self._policy, self._clock, self._wait = source, dict(kept), policy, clock, wait
         self._log = structlog.get_logger()
         self._new: set[TopicPartition] = set()  # held until it is known where their trail ends
@@ -195,7 +143,7 @@ class AuditWriter:
         for source in sorted(self._new):
             trail = self._kept[source.topic].trail
             last = trail.last_claim(source)
-            filled = last is None or self._is_expired(last.path) or trail.is_filled(last)
+            filled = last is None or self._filing.is_expired(last) or trail.is_filled(last)
             lane = Lane(source, trail, self._policy.roll, last, filled=filled)
             self._source.read_from(source, lane.start)
             self._new.discard(source)
@@ -234,7 +182,7 @@ class AuditWriter:
             self._add(origin, rows)
 
     def _add(self, origin: Origin, rows: pa.RecordBatch) -> None:
-        now, today = self._clock.monotonic(), self._today()
+        now, today = self._clock.monotonic(), utc_day(self._clock.now_ms())
         for number, source in enumerate(origin.sources):
             mine = np.flatnonzero(origin.source == number)
             whole = len(mine) == mine[-1] - mine[0] + 1
@@ -252,25 +200,13 @@ class AuditWriter:
 
     def _write(self, lane: Lane, chunk: Chunk) -> bool:
         """Whether the chunk has its file; if another writer is ahead of us, the partition begins anew."""
-        if chunk.claim is None:
-            claim = lane.claim_for(chunk)
-            if not lane.trail.claim(lane.source, claim) and lane.trail.last_claim(lane.source) != claim:
-                self._log.warning("another_writer_was_first", topic=lane.source.topic, partition=lane.source.partition,
-                                  first=claim.first)  # fmt: skip
-                del self._lanes[lane.source]
-                self.on_assigned({lane.source})
-                return False
-            chunk.claim = claim
-        begun = self._clock.monotonic()
-        content = encode(chunk.batches)
-        created = lane.trail.fill(chunk.claim, content)
-        if not created and not self._is_expired(chunk.claim.path) and not lane.trail.is_filled(chunk.claim):
-            raise NotReachable(f"the store refuses {chunk.claim.path} as there already, and does not have it")
-        self._to_commit[lane.source] = chunk.claim.next_offset
-        self._log.info("file_written", path=chunk.claim.path, rows=chunk.rows, bytes=len(content), created=created,
-                       seconds=round(self._clock.monotonic() - begun, 3))  # fmt: skip
-        lane.written(chunk.claim)
-        self._observer.file_written(lane.trail.pipeline, chunk.rows, len(content))
+        claim = self._filing.file(lane, chunk)
+        if claim is None:
+            del self._lanes[lane.source]
+            self.on_assigned({lane.source})
+            return False
+        self._to_commit[lane.source] = claim.next_offset
+        lane.written(claim)
         return True
 
     @property
@@ -303,14 +239,6 @@ class AuditWriter:
 
     def _has_room(self) -> bool:
         return sum(lane.bytes for lane in self._lanes.values()) < self._policy.memory_bytes
-
-    def _is_expired(self, path: str) -> bool:
-        parsed = parsed_path(path)
-        days = self._policy.retention_days
-        return parsed is not None and days is not None and parsed[0] < self._today() - timedelta(days=days)
-
-    def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).date()
 
     def _back_off(self, exc: Exception) -> None:
         self._back_off_s = min(LONGEST_BACK_OFF_S, max(FIRST_BACK_OFF_S, 2 * self._back_off_s))

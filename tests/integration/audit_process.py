@@ -50,7 +50,7 @@ def running_audit(settings, folder):
 def settings_over(kafka, topic, store, *, group=None, store_options=None, **audit):
     """Of an audit that reads this prediction topic."""
     pipeline = {"name": "churn", "input_topics": ["in"], "output_topic": topic, "dead_letter_topic": "dead",
-                "model": "churn", "prediction_schema": "ChurnPrediction"}  # fmt: skip
+                "model": "churn", "prediction_schema": "ChurnPrediction", "event_schema": "ChurnEvent"}  # fmt: skip
     return {
         "kafka": {"bootstrap_servers": kafka, "group_id": group or f"group-{uuid.uuid4().hex[:12]}",
                   "session_timeout_s": 3},

@@ -1,5 +1,6 @@
 """The audit trail on a real broker, in folders and in a real bucket: each record once, whoever is killed."""
 
+import hmac
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import fastavro
 import orjson
 import pytest
 from audit_process import (
+    HEADER_BYTES,
     assert_equal_to_the_topic,
     count_in,
     files_in,
@@ -29,6 +31,7 @@ SCHEMA = SCHEMAS / "churn_prediction.avsc"
 PARTITIONS = 3
 RECORDS = 6_000
 BUCKET = "audit"
+SECRET = "0123456789abcdef"
 
 
 def datums(count):
@@ -145,15 +148,18 @@ def test_instances_share_the_partitions_and_the_group_knows_where_they_are(kafka
     assert_equal_to_the_topic(folder, kafka, topic)
 
 
-def test_what_a_worker_predicted_is_answered_for_a_key_with_model_and_record(lane, tmp_path):
+def test_what_a_worker_predicted_is_answered_for_a_key_with_model_record_and_features(lane, tmp_path):
     one, folder = lane(partitions=2), tmp_path / "trail"
-    settings = one.settings(audit={"store": f"file://{folder}", "file_age_s": 0.4})
+    audit = {"store": f"file://{folder}", "file_age_s": 0.4, "features": ["age", "plan", "income"],
+             "mask": {"audit_key": "keep", "income": "hash"}, "mask_secret": SECRET}  # fmt: skip
+    settings = one.settings(audit=audit)
     one.produce(500)
     with running_worker({k: v for k, v in settings.items() if k != "audit"}, tmp_path) as worker:
         worker.wait_for_records(500)
         assert worker.stop() == 0
     with running_audit(settings, tmp_path) as audit:
-        audit.wait_until(lambda: count_in(folder) >= 500, "all predictions to be kept")
+        audit.wait_until(lambda: count_in(folder) >= 1_000, "all predictions and events to be kept")
+        assert audit.metrics().total("process_resident_memory_bytes") > 0
         assert audit.stop() == 0
         config = audit.config
     message, answer = answers(one)[123]
@@ -164,13 +170,28 @@ def test_what_a_worker_predicted_is_answered_for_a_key_with_model_and_record(lan
     assert (row["topic"], row["audit_partition"], row["audit_offset"]) == (
         one.output, message.partition(), message.offset(),
     )  # fmt: skip
-    assert len(rows_in(folder)) == 500
+    assert len(rows_in(folder / "pipeline=churn")) == 500
+    event = event_at(one, row["source_partition"], row["source_offset"])
+    hashed = hmac.new(SECRET.encode(), repr(event["income"]).encode(), "sha256").hexdigest()[:32]
+    assert row["features"] == {"age": event["age"], "income": hashed, "plan": event["plan"]}
+
+
+def event_at(lane, partition, offset):
+    """As the input topic has it."""
+    schema = fastavro.schema.load_schema(SCHEMAS / "churn_event.avsc")
+    (value,) = [
+        message.value()
+        for message in read_all(lane.kafka, lane.inputs[0])
+        if (message.partition(), message.offset()) == (partition, offset)
+    ]
+    return fastavro.schemaless_reader(BytesIO(value[HEADER_BYTES:]), schema, None)
 
 
 def test_a_start_that_cannot_succeed_says_why_and_ends_with_2(kafka, published, tmp_path):
     topic, _ = published
     for change, why in (
         ({"mask": {"audit_key": "keep", "nonsense": "drop"}}, "audit.mask: nonsense: no such field"),
+        ({"features": ["nonsense"]}, "audit.features: nonsense: no such field"),
         ({"store": "s3://nowhere/at-all"}, "StoreRefused"),
     ):
         with running_audit(

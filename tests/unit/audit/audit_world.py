@@ -72,9 +72,9 @@ def schemas(*nodes):
     return FakeSchemas({FRAMING.header(schema(node).fingerprint): json.dumps(node) for node in nodes})
 
 
-def pipeline_rows(reader=FIRST, mask=None, known=None, clock=None):
+def pipeline_rows(reader=FIRST, mask=None, known=None, clock=None, only=None):
     decoder = Decoder(FRAMING, known or schemas(FIRST, SECOND), schema(reader), clock or ManualClock())
-    return PipelineRows(decoder, schema(reader), mask or Mask({}, None))
+    return PipelineRows(decoder, schema(reader), mask or Mask({}, None), only)
 
 
 def objects_in(folder: Path) -> TrailObjects:

@@ -14,6 +14,7 @@ from audit_world import (
     TOPIC,
     Topic,
     World,
+    objects_in,
     offsets_in,
     pipeline_rows,
     prediction,
@@ -29,7 +30,7 @@ from app.audit.expiry import expire
 from app.audit.lane import RollPolicy
 from app.audit.masking import Mask
 from app.audit.query import Question, answers
-from app.audit.trail import Trail
+from app.audit.trail import FEATURES, Claim, Trail, file_path
 from app.audit.writer import Kept
 from app.errors import AuditBroken, BadSettings, StoreRefused
 
@@ -95,7 +96,7 @@ def test_a_record_whose_clock_was_ahead_over_midnight_is_found_from_midnight_on(
 def test_of_a_hot_key_no_more_rows_are_held_than_are_asked_for(tmp_path, monkeypatch):
     trail = written(tmp_path, [prediction(n, "a", at_ms=NOW_MS + n) for n in range(40)])
     held = []
-    monkeypatch.setattr(query, "_plain", lambda column: held.append(len(column)) or column.to_pylist())
+    monkeypatch.setattr(query, "plain_values", lambda column: held.append(len(column)) or column.to_pylist())
     assert [row["audit_offset"] for row in ask(trail, b"a", limit=3)] == [39, 38, 37]
     assert max(held) == 3
 
@@ -241,6 +242,15 @@ def test_expire_needs_a_retention_and_says_what_it_did(config):
     assert "1 files" not in run("expire", "--config", file, "--dry-run").stdout.replace("2 files", "")
     (done,) = orjson.loads(run("expire", "--config", file, "--json").stdout)
     assert (done["pipeline"], done["files"]) == (PIPELINE, 2)
+
+
+def test_features_that_were_kept_once_expire_too(config, tmp_path):
+    file = config(retention_days=1)
+    trail = Trail(objects_in(tmp_path / "audit"), PIPELINE, FEATURES)
+    trail.fill(Claim(0, 1, file_path(trail.folder, SOURCE, date(2024, 1, 1), 0, 0)), b"whatever it is")
+    said = run("expire", "--config", file).stdout
+    assert f"{PIPELINE} (features): 2024-01-01 to 2024-01-01, 1 files, 14 bytes deleted" in said
+    assert trail.files() == []
 
 
 def test_what_there_is_no_trail_of_is_named(config):
