@@ -1,12 +1,13 @@
 """What travels through the worker: records as Kafka's client hands them over, and batches as columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from typing_extensions import TypeVar
 
 from app.errors import Reason, Stage
 
@@ -21,7 +22,19 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-class Record(Protocol):
+class Timed(Protocol):
+    """What a batch may be of."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """(type, milliseconds); type 0 means there is none."""
+        ...
+
+    def __len__(self) -> int:
+        """Size of the value in bytes."""
+        ...
+
+
+class Record(Timed, Protocol):
     """One Kafka record. The client's own message object fits, so the hot path wraps nothing."""
 
     def topic(self) -> str: ...
@@ -29,14 +42,31 @@ class Record(Protocol):
     def offset(self) -> int: ...
     def key(self) -> bytes | None: ...
     def value(self) -> bytes | None: ...
-    def headers(self) -> Headers | None: ...
-    def timestamp(self) -> tuple[int, int]:
-        """(type, milliseconds); type 0 means the record has none."""
+    def headers(self) -> Headers | None:
+        """Not to be asked by itself: see `headers_of`."""
         ...
 
-    def __len__(self) -> int:
-        """Size of the value in bytes."""
-        ...
+    def set_headers(self, value: list[tuple[str, bytes]], /) -> None: ...
+
+
+Item = TypeVar("Item", bound=Timed, default=Record)
+
+
+# In the place of headers that the client cannot read, because the name of one is not UTF-8; for people.
+UNREADABLE_HEADERS = [("inference.headers", b"omitted: the name of one is not UTF-8")]
+
+
+def headers_of(record: Record) -> Headers:
+    """Its headers, () if it has none, or UNREADABLE_HEADERS. Nobody asks the record itself.
+
+    Where a name is not UTF-8 the client raises, keeps a list with a hole in it, and gives that to whoever asks again,
+    which ends the process (confluent-kafka 2.16.0): so the list is replaced here.
+    """
+    try:
+        return record.headers() or ()
+    except (SystemError, ValueError):
+        record.set_headers(UNREADABLE_HEADERS)
+        return UNREADABLE_HEADERS
 
 
 def source_of(record: Record) -> TopicPartition:
@@ -68,7 +98,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Generic[Item]):
     """Records scored together, in the order they came; all columns have the length of `records`.
 
     cause: why the batch was due: "records", "bytes", "age" or "drain".
@@ -76,7 +106,7 @@ class Batch:
     model_rows: how many of them the model is given at a time.
     """
 
-    records: Sequence[Record]
+    records: Sequence[Item]
     cause: str
     waited_s: float
     taken_at: float
@@ -153,13 +183,20 @@ class Predictions:
     """What goes to the output topic: column i of each answers one row, in batch order.
 
     values: framed datums. keys: the events' own. partitions: (m,) source partitions.
-    sizes: (m,) bytes of value and key.
+    sizes: (m,) bytes of value and key. headers: of the few that carry any, by column index.
     """
 
     values: list[bytes]
     keys: list[bytes | None]
     partitions: IntArray
     sizes: IntArray
+    headers: Mapping[int, Headers] | None = None
+
+    def between(self, start: int, end: int) -> "Predictions":
+        """The same of these alone, without headers."""
+        return Predictions(
+            self.values[start:end], self.keys[start:end], self.partitions[start:end], self.sizes[start:end]
+        )
 
 
 def predictions_of(values: list[bytes], keys: list[bytes | None], partitions: IntArray) -> Predictions:
