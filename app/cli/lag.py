@@ -6,7 +6,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app import wiring_lag
 from app.cli.run import ConfigFile
 from app.cli.store_options import AsJson, print_json
 
@@ -31,12 +30,14 @@ def lag(
 
     Example: inference-worker lag --config deploy/pipelines/churn.yaml --once
     """
+    from app.wiring.lag import look_once, run_lag  # noqa: PLC0415 - no other command has to load it
+
     if not once:
         if as_json or exact:
             raise typer.BadParameter("--json and --exact go with --once")
-        wiring_lag.run_lag(config)
+        run_lag(config)
         return
-    report = wiring_lag.look_once(config, exact=exact)
+    report = look_once(config, exact=exact)
     if as_json:
         print_json(report.groups)
     else:

@@ -16,12 +16,12 @@ def top(
 ) -> None:
     """What a worker does now: lag, throughput, latency, batches, versions, dead letters; as on its live page.
 
-    Goes on until interrupted. Where the output is not a terminal, one line a second.
+    Goes on until interrupted. Where the output is no terminal, or one that cannot be drawn on, one line a second.
 
     Exit status: 0 shown or interrupted, 1 lost while it was shown, 2 nobody answers there.
 
     Example: inference-worker top --url http://10.0.0.7:8080
     """
-    from app import wiring_top  # noqa: PLC0415 - the HTTP client, which no other command needs at its start
+    from app.wiring.top import show_worker  # noqa: PLC0415 - the HTTP client, which no other command needs at its start
 
-    wiring_top.show_worker(url, once=once, as_json=as_json, console=Console())
+    show_worker(url, once=once, as_json=as_json, console=Console())

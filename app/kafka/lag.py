@@ -28,6 +28,7 @@ from app.kafka.client_config import (
     Properties,
     admin_properties,
     consumer_properties,
+    outsider,
     settings_accepted,
 )
 from app.kafka.stretches import QUEUE_BYTES, Left, StretchReader, words
@@ -186,7 +187,8 @@ class KafkaGroups:
 
 def _asking(policy: ClientPolicy, group_id: str) -> Properties:
     """For committed offsets."""
-    return consumer_properties(policy, GroupPolicy(group_id), QUEUE_BYTES) | {"isolation.level": "read_uncommitted"}
+    properties = consumer_properties(outsider(policy), GroupPolicy(group_id), QUEUE_BYTES)
+    return properties | {"isolation.level": "read_uncommitted"}
 
 
 def _of_group(unknown: Mapping[str, str], group_id: str, topics: Collection[str]) -> dict[str, str]:

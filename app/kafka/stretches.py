@@ -13,7 +13,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from app.group_marks import RecordsSeen, Stretch
-from app.kafka.client_config import ClientPolicy, GroupPolicy, Properties, consumer_properties, settings_accepted
+from app.kafka.client_config import (
+    ClientPolicy,
+    GroupPolicy,
+    Properties,
+    consumer_properties,
+    outsider,
+    settings_accepted,
+)
 from app.records import TopicPartition
 
 CALL_WITHIN_S = 5.0
@@ -134,7 +141,7 @@ class _Reading:
         offsets = self._offsets.setdefault(source, [])
         if not offsets:
             kind, stamp_ms = message.timestamp()
-            self._first_ms[source] = stamp_ms if kind and stamp_ms >= 0 else None
+            self._first_ms[source] = stamp_ms if kind and stamp_ms > 0 else None
         offsets.append(offset)
         self._reached[source] = offset + 1
         if offset + 1 >= stretch.end or len(offsets) >= stretch.most:
@@ -162,7 +169,7 @@ class _Reading:
 
 
 def _reading(policy: ClientPolicy, group_id: str, fetch_bytes: int) -> Properties:
-    return consumer_properties(policy, GroupPolicy(group_id), QUEUE_BYTES) | {
+    return consumer_properties(outsider(policy), GroupPolicy(group_id), QUEUE_BYTES) | {
         "enable.partition.eof": True,
         "max.partition.fetch.bytes": fetch_bytes,
         "fetch.max.bytes": min(RESPONSE_BYTES, int(policy.extra.get("fetch.max.bytes", RESPONSE_BYTES))),

@@ -40,12 +40,13 @@ class Board:
             ("inference_group_partitions", (group_id,), len(lag.partitions)),
         ]
         if advice is not None:
-            samples.append(("inference_desired_replicas", (group_id,), advice.replicas))
             samples.append(("inference_group_arrival_rate", (group_id,), advice.arrival_rate))
             if advice.capacity_per_process is not None:
                 name = "inference_group_capacity_records_per_second"
                 samples.append((name, (group_id,), advice.capacity_per_process))
-            samples.append(("inference_desired_replicas_reason", (group_id, advice.reason), 1))
+            if advice.settled:
+                samples.append(("inference_desired_replicas", (group_id,), advice.replicas))
+                samples.append(("inference_desired_replicas_reason", (group_id, advice.reason), 1))
         self._metrics.show(group_id, "group", samples)
 
     def looked(self, lag: GroupLag, result: str, seconds: float, now_s: float) -> None:

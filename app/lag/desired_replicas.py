@@ -17,6 +17,10 @@ the number it has (https://kubernetes.io/docs/tasks/run-application/horizontal-p
 step made here is never too small for it, except the last one down to `min_replicas` of ten or more.
 
 Within the dead band the drain target holds: (1 + dead_band) * utilization <= 1 is a condition on every policy.
+
+A member that is missing is no wish for fewer: while a pod is replaced the group has one member less, and an autoscaler
+that is told so takes the pod's place away for good. So fewer are asked for after hold_s only, whether a capacity is
+known or not, and a number that may be such a moment's is not `settled`: nobody should be told it yet.
 """
 
 import math
@@ -24,7 +28,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-LARGEST_CHANGE = 2.0  # of the measured capacity by one look: a seek over a million records is no feat of a process
+from app.lag.measured import ArrivalRate, ProcessCapacity
+
 SAME_LOOK_S = 0.01  # two looks closer than that say nothing about a rate
 
 Reason = Literal[
@@ -100,58 +105,17 @@ class ScalingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The number to publish and what it was worked out from. capacity_per_process is None while it is not known."""
+    """The number to publish and what it was worked out from. capacity_per_process is None while it is not known.
+
+    settled: it is more than the members that were seen, or they were watched for reaction_s, in which one that is
+    replaced comes back.
+    """
 
     replicas: int
     arrival_rate: float
     capacity_per_process: float | None
     reason: Reason
-
-
-class ArrivalRate:
-    """Records per second, an average that follows a rise sooner than a fall."""
-
-    def __init__(self, rise_s: float, fall_s: float) -> None:
-        self._rise_s, self._fall_s = rise_s, fall_s
-        self._idle_s = 0.0
-        self._rate: float | None = None
-
-    @property
-    def value(self) -> float:
-        """0 until something was seen."""
-        return self._rate or 0.0
-
-    def seen(self, count: int, seconds: float) -> None:
-        """So many came in so long a time, both positive or the count 0."""
-        now = count / seconds
-        self._idle_s = 0.0 if count else self._idle_s + seconds
-        if self._rate is None:
-            self._rate = now
-        else:
-            memory_s = self._rise_s if now > self._rate else self._fall_s
-            self._rate += -math.expm1(-seconds / memory_s) * (now - self._rate)
-
-    def is_over(self, after_s: float) -> bool:
-        """Whether nothing came for so long; an average alone never gets to 0."""
-        return self._idle_s >= after_s
-
-
-class ProcessCapacity:
-    """Records per second that one process can do: measured, where it had enough to do; the seed until then."""
-
-    def __init__(self, seed: float | None, memory_s: float) -> None:
-        self.value = seed
-        self._memory_s = memory_s
-
-    def seen(self, rate: float, seconds: float) -> None:
-        """A busy process did `rate` for so long; 0 is no measurement."""
-        if rate <= 0.0:
-            return
-        if self.value is None:
-            self.value = rate
-            return
-        rate = min(max(rate, self.value / LARGEST_CHANGE), self.value * LARGEST_CHANGE)
-        self.value += -math.expm1(-seconds / self._memory_s) * (rate - self.value)
+    settled: bool
 
 
 class DesiredReplicas:
@@ -161,11 +125,12 @@ class DesiredReplicas:
         self._policy = policy
         self._arrivals = ArrivalRate(policy.rise_s, policy.fall_s)
         self._capacity = ProcessCapacity(policy.capacity_per_process, policy.capacity_memory_s)
-        self._last: ScalingSample | None = None
+        self._last: ScalingSample | None = None  # None: what comes next is not compared with anything
         self._first_at_s = 0.0
         self._changed_at_s = -math.inf  # its members
         self._needs: deque[tuple[float, int]] = deque()  # (when, what was needed) for hold_s, falling from the left
-        self._held = 0
+        self._held = self._most_members = 0
+        self._settled = False
 
     def advise(self, sample: ScalingSample) -> Advice:
         """The number from this look on. Any sample is taken; what makes no sense in it changes nothing.
@@ -173,11 +138,14 @@ class DesiredReplicas:
         The first one starts from the group as it is: a new exporter takes nothing away for hold_s.
         """
         if self._last is None:
-            self._first_at_s, self._held = sample.at_s, sample.members
+            self._begin(sample)
         elif sample.at_s >= self._last.at_s + SAME_LOOK_S:
             self._measure(self._last, sample)
         if self._last is None or sample.at_s >= self._last.at_s + SAME_LOOK_S:
             self._last = sample
+        self._most_members = max(self._most_members, sample.members)
+        if not self._settled:
+            self._held = max(self._held, sample.members)
         least, most = self._bounds(sample)
         self._held = min(max(self._held, least), most)
         capacity = self._capacity.value
@@ -188,11 +156,25 @@ class DesiredReplicas:
         needed = min(max(_enough(wanted / (1.0 + band / 2), sample.partitions), least), most)
         lately = self._most_needed(sample.at_s, needed)
         if wanted > (1.0 + band) * _strength(self._held, sample.partitions):
-            return self._up(sample, wanted, capacity, most)
+            return self._advice(sample, self._up(sample, wanted, capacity, most))
         if lately < self._held and (lately < (1.0 - band) * self._held or lately == least):
             self._held = lately
-            return self._advice("down")
-        return self._advice("holds" if needed < self._held else "steady")
+            return self._advice(sample, "down")
+        return self._advice(sample, "holds" if needed < self._held else "steady")
+
+    def lost_sight(self) -> None:
+        """Nothing was seen for so long that the number was taken away.
+
+        The next sample is a first one again: what happened meanwhile is no measurement, who left the group may come
+        back, and nobody watched whether fewer were enough. The number held and the capacity stay.
+        """
+        self._last = None
+
+    def _begin(self, sample: ScalingSample) -> None:
+        self._first_at_s = self._changed_at_s = sample.at_s
+        self._held = max(self._held, sample.members)
+        self._most_members, self._settled = 0, False
+        self._needs.clear()
 
     def _measure(self, before: ScalingSample, now: ScalingSample) -> None:
         """What the time between two looks says about arrivals, and about capacity if processes were busy throughout."""
@@ -221,12 +203,12 @@ class DesiredReplicas:
         drain = backlog / (policy.drain_target_s - policy.reaction_s)
         return (rate + drain) / capacity / policy.utilization
 
-    def _up(self, sample: ScalingSample, wanted: float, capacity: float, most: int) -> Advice:
-        """More, if there may be more and if it is worth a rebalance."""
+    def _up(self, sample: ScalingSample, wanted: float, capacity: float, most: int) -> Reason:
+        """More, if there may be more and if it is worth a rebalance; why, or why not."""
         policy, held, rate = self._policy, self._held, self._arrivals.value
         band = 1.0 + policy.dead_band
         if held >= most:
-            return self._advice("max_replicas" if most == policy.max_replicas else "partitions")
+            return "max_replicas" if most == policy.max_replicas else "partitions"
         # Within the band the drain target holds, so that much less will do.
         clear = _worth_having(min(math.floor(held * band) + 1, most), sample.partitions)
         more = min(max(_enough(wanted / band, sample.partitions), clear), most)
@@ -239,16 +221,16 @@ class DesiredReplicas:
             before * capacity - rate
         )
         if not arrivals and not pays:
-            return self._advice("rebalance")
+            return "rebalance"
         self._held = more
-        return self._advice("arrivals" if arrivals else "backlog")
+        return "arrivals" if arrivals else "backlog"
 
     def _unmeasured(self, sample: ScalingSample, least: int, most: int) -> Advice:
-        """No capacity is known: as many as there are, and one if there is work for somebody to be measured at."""
+        """No capacity is known: as many as there were in hold_s, and one if there is work for it to be measured at."""
         some = 1 if sample.lag_records > 0 else 0
-        self._held = min(max(sample.members, some, least), most)
-        self._first_at_s = sample.at_s
-        return self._advice("unknown")
+        needed = min(max(sample.members, some, least), most)
+        self._held = min(self._most_needed(sample.at_s, needed), most)
+        return self._advice(sample, "unknown")
 
     def _bounds(self, sample: ScalingSample) -> tuple[int, int]:
         """(least, most). A group without partitions is one that nothing is known of: nothing changes."""
@@ -269,8 +251,10 @@ class DesiredReplicas:
             return max(self._held, self._needs[0][1])
         return self._needs[0][1]
 
-    def _advice(self, reason: Reason) -> Advice:
-        return Advice(self._held, self._arrivals.value, self._capacity.value, reason)
+    def _advice(self, sample: ScalingSample, reason: Reason) -> Advice:
+        watched_s = sample.at_s - self._first_at_s
+        self._settled |= self._held > self._most_members or watched_s >= self._policy.reaction_s
+        return Advice(self._held, self._arrivals.value, self._capacity.value, reason, self._settled)
 
 
 def _strength(processes: int, partitions: int) -> float:

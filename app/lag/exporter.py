@@ -12,6 +12,7 @@ from app.lag.desired_replicas import Advice, DesiredReplicas, ScalingPolicy, Sca
 from app.lag.readings import GroupLag
 
 MOST_DOUBLINGS = 10
+MOST_NAMED = 3  # of what is unknown, in one line
 LONGEST_PAUSE_S = 30.0  # between looks at a broker that does not answer; or poll_s, if that is longer
 
 
@@ -81,7 +82,7 @@ class LagExporter:
         while True:
             failures = 0 if self.turn() else min(failures + 1, MOST_DOUBLINGS)
             longest_s = max(self._policy.poll_s, LONGEST_PAUSE_S)
-            if self._wait(min(self._policy.poll_s * 2**failures, longest_s)):
+            if self._told_to_stop_within(min(self._policy.poll_s * 2**failures, longest_s)):
                 return
 
     def turn(self) -> bool:
@@ -95,6 +96,31 @@ class LagExporter:
         self._awaits = "; ".join(f"group {group_id}: {why}" for group_id, why in troubles.items()) or None
         return not looks or any(lag.partitions for lag in looks)
 
+    def _told_to_stop_within(self, seconds: float) -> bool:
+        """Wait; what gets too old meanwhile is taken away when it does, not at the next look."""
+        until_s = self._clock.monotonic() + seconds
+        while (now_s := self._clock.monotonic()) < until_s:
+            shown_until_s = (
+                at_s + self._policy.keep_s
+                for shown in self._shown.values()
+                for at_s in (shown.partitions_at_s, shown.group_at_s)
+            )
+            next_s = min((at_s for at_s in shown_until_s if at_s > now_s), default=until_s)
+            if self._wait(min(next_s, until_s) - now_s):
+                return True
+            for group_id in self._shown:
+                self._forget_what_is_old(group_id)
+        return False
+
+    def _forget_what_is_old(self, group_id: str) -> None:
+        shown, seen_since_s = self._shown[group_id], self._clock.monotonic() - self._policy.keep_s
+        if shown.partitions_at_s <= seen_since_s:
+            self._board.forget(group_id, "partitions")
+        if shown.group_at_s <= seen_since_s:
+            self._board.forget(group_id, "group")
+            if group_id in self._replicas:
+                self._replicas[group_id].lost_sight()
+
     def _take(self, lag: GroupLag, seconds: float) -> None:
         group_id, now_s = lag.group.group_id, self._clock.monotonic()
         shown = self._shown.setdefault(group_id, _Shown())
@@ -106,10 +132,7 @@ class LagExporter:
         if lag.complete:
             self._board.show_group(lag, self._advise(lag))
             shown.group_at_s = now_s
-        if now_s - shown.partitions_at_s > self._policy.keep_s:
-            self._board.forget(group_id, "partitions")
-        if now_s - shown.group_at_s > self._policy.keep_s:
-            self._board.forget(group_id, "group")
+        self._forget_what_is_old(group_id)
         self._board.looked(lag, result, seconds, self._clock.now_ms() / 1000)
 
     def _advise(self, lag: GroupLag) -> Advice | None:
@@ -140,9 +163,6 @@ class LagExporter:
         elif shown.trouble is not None:
             self._log.info("group_seen_again", group=group_id, after_s=round(now_s - shown.trouble_since_s, 1))
         shown.trouble = trouble
-
-
-MOST_NAMED = 3
 
 
 def _trouble(lag: GroupLag) -> str:

@@ -34,19 +34,19 @@ class WatchedGroup:
 
 
 class Begin:
-    """Where what a group has not finished begins. missed: offsets that retention took before it finished them."""
+    """Where what a group has not finished begins, and why there if that is not its committed offset."""
 
-    __slots__ = ("missed", "note", "offset")
+    __slots__ = ("note", "offset")
 
     def __init__(self, marks: PartitionMarks, start_from: StartFrom) -> None:
-        committed, self.missed = marks.committed, 0
+        committed = marks.committed
         self.note: Note = ""
         if committed is None or committed > marks.end:
             # the worker would begin there too; with `fail` it would not begin, and all of it waits for a person
             self.offset = marks.last_stable if start_from == "latest" else marks.log_start
             self.note = "no_committed_offset" if committed is None else "beyond_the_end"
         elif committed < marks.log_start:
-            self.offset, self.missed, self.note = marks.log_start, marks.log_start - committed, "retention_overtook"
+            self.offset, self.note = marks.log_start, "retention_overtook"
         else:
             self.offset = committed
 
@@ -58,7 +58,8 @@ class PartitionLag:
     records: those a reader of committed records would get from the group's offset on; at least as many as there are,
     at most `uncounted` too many. seconds: age of the oldest of them by its own timestamp, 0 if there is none, None
     while it is not known. unstable: offsets of transactions that are open, and of what came after their first record.
-    unstable_s: for how long the last stable offset has been where it is, while there are any.
+    unstable_s: for how long the last stable offset has been where it is, while there are any. missed: what retention
+    took before the group finished it, without offsets known to have held no record.
     """
 
     source: TopicPartition

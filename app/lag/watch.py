@@ -4,7 +4,7 @@ A look asks the broker for offsets, a few calls however many partitions there ar
 group stands, for its age, and the backlog, to count it. How much it reads is bounded; see `RecordCount`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +39,22 @@ class _Partition:
     oldest_ms: int | None = None
     last_stable: int = -1
     unmoved_since_s: float = 0.0
+    missed: int = 0  # of missed_from <= offset < missed_to
+    missed_from: int = -1
+    missed_to: int = -1
+
+    def missed_of(self, committed: int, log_start: int) -> int:
+        """How many records retention took before the group finished them; offsets that nobody looked at count as some.
+
+        What was counted as holding none is not missed: markers and aborted records behind a group that was done.
+        """
+        if committed != self.missed_from or log_start < self.missed_to:
+            self.missed, self.missed_from, self.missed_to = 0, committed, committed
+        if log_start > self.missed_to:
+            self.count.begin_at(self.missed_to)
+            self.missed += self.count.up_to(log_start).records
+            self.missed_to = log_start
+        return self.missed
 
     def knows_the_oldest(self, begin: int) -> bool:
         return self.oldest_from <= begin <= self.oldest_at
@@ -68,13 +84,13 @@ class LagWatch:
 
     def look(self) -> list[GroupLag]:
         """All groups, as they are now. Never raises for the broker's sake."""
-        if self._clock.monotonic() >= self._recount_at_s:
+        recount = self._clock.monotonic() >= self._recount_at_s
+        if recount:
             self._recount_at_s = self._clock.monotonic() + RECOUNT_S
-            self._begin_anew()
         marks = self._reader.marks({group.group_id: group.topics for group in self._groups})
-        return [self._group(group, marks[group.group_id]) for group in self._groups]
+        return [self._group(group, marks[group.group_id], recount=recount) for group in self._groups]
 
-    def _group(self, group: WatchedGroup, marks: GroupMarks) -> GroupLag:
+    def _group(self, group: WatchedGroup, marks: GroupMarks, *, recount: bool) -> GroupLag:
         at_s = self._clock.monotonic()
         begins = {source: Begin(found, group.start_from) for source, found in marks.partitions.items()}
         behind = {
@@ -86,12 +102,19 @@ class LagWatch:
         for source, found in marks.partitions.items():
             if found.last_stable < known[source].last_stable:
                 known[source].forget()  # another topic of this name, or a leader that had less: not the same log
+        missed = {
+            source: known[source].missed_of(found.committed, found.log_start)
+            for source, found in marks.partitions.items()
+            if begins[source].note == "retention_overtook" and found.committed is not None
+        }
+        if recount:
+            self._begin_anew(known.values())
         for source, (begin, _) in behind.items():
             known[source].count.begin_at(begin)
         self._see_the_oldest(behind, known)
         self._count(behind, known)
         partitions = tuple(
-            self._lag(source, found, begins[source], known[source], at_s)
+            self._lag(source, found, begins[source], known[source], missed.get(source), at_s)
             for source, found in sorted(marks.partitions.items())
         )
         return GroupLag(group, at_s, partitions, marks.members, marks.unknown)
@@ -132,8 +155,15 @@ class LagWatch:
         return self._reader.records(stretches) if stretches else {}
 
     def _lag(
-        self, source: TopicPartition, marks: PartitionMarks, begin: Begin, known: _Partition, at_s: float
+        self,
+        source: TopicPartition,
+        marks: PartitionMarks,
+        begin: Begin,
+        known: _Partition,
+        missed: int | None,
+        at_s: float,
     ) -> PartitionLag:
+        """missed: None if retention did not get beyond the group's offset."""
         if marks.last_stable != known.last_stable or marks.end <= marks.last_stable:
             known.last_stable, known.unmoved_since_s = marks.last_stable, at_s
         records, uncounted = 0, 0
@@ -147,8 +177,8 @@ class LagWatch:
             records=records,
             uncounted=uncounted,
             seconds=seconds,
-            missed=begin.missed,
-            note=begin.note,
+            missed=missed or 0,
+            note="" if missed == 0 else begin.note,
             unstable_s=at_s - known.unmoved_since_s,
         )
 
@@ -157,10 +187,8 @@ class LagWatch:
             return None
         return max(0, self._clock.now_ms() - known.oldest_ms) / 1000  # a timestamp in the future is no age
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, of_group: Collection[_Partition]) -> None:
         """Where all of them can be counted again in one look; a larger backlog would never be exact again."""
-        for group in self._groups:
-            of_group = [known for (group_id, _), known in self._known.items() if group_id == group.group_id]
-            if self._count_records is None or sum(one.count.counted for one in of_group) <= self._count_records:
-                for known in of_group:
-                    known.forget()
+        if self._count_records is None or sum(one.count.counted for one in of_group) <= self._count_records:
+            for known in of_group:
+                known.forget()

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app import wiring
+from app.wiring import training
 from deploy.local.prometheus_server import PrometheusServer
 from deploy.local.stack import Stack
 from tests.bench import load_shapes, scaling_report
@@ -248,7 +248,7 @@ class World:
 def measure(folder, name, setting, tell):
     """Policy's name → its outcome under that shape."""
     store = folder / "store"
-    wiring.train("churn", store=str(store), estimator=None, rows=20_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(store), estimator=None, rows=20_000, seed=0, progress=lambda _: None)
     shape = SHAPES[name]().faster(setting.scale)
     found = {}
     for side in (("ours", "fixed"), ("lag",)):

@@ -26,6 +26,7 @@ from tests.integration.worker_process import WorkerProcess
 EVENTS_KEPT = 50_000  # encoded once, sent again and again: the load costs next to nothing
 SEND_EVERY_S = 0.05
 WAIT_S = 60.0
+NAMESPACE = "inference"  # which a cluster's Prometheus knows of a pod, and the overlay's query asks for
 OUTPUTS = ("predictions", "dead-letters")
 
 
@@ -219,7 +220,10 @@ def prometheus_configuration(folder, *, lag_port, scrape_s, targets):
     page = {
         "global": {"scrape_interval": scrape, "scrape_timeout": scrape, "evaluation_interval": scrape},
         "scrape_configs": [
-            {"job_name": "inference-lag", "static_configs": [{"targets": [f"127.0.0.1:{lag_port}"]}]},
+            {
+                "job_name": "inference-lag",
+                "static_configs": [{"targets": [f"127.0.0.1:{lag_port}"], "labels": {"namespace": NAMESPACE}}],
+            },
             {
                 "job_name": "inference-worker",
                 "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}],

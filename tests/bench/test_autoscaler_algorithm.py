@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.lag.desired_replicas import DesiredReplicas, ScalingPolicy, ScalingSample
 from tests.bench.autoscaler import (
     DEFAULT_DOWN,
     DEFAULT_UP,
@@ -125,3 +126,23 @@ def test_a_faster_world_has_shorter_periods():
 
     assert (faster.stabilization_s, faster.steps[0].period_s, faster.tolerance) == (30.0, 1.5, 0.1)
     assert DEFAULT_UP.faster(2.0).steps[1].value == 4
+
+
+@pytest.mark.parametrize("capacity", [None, 5_000.0])
+@pytest.mark.parametrize("new_exporter_at_s", [None, 0, *range(300, 450, 10)])
+def test_a_rolling_update_ends_with_as_many_pods_as_it_began_with(capacity, new_exporter_at_s):
+    """Each pod is away for 20 s, no member then; a change of settings replaces the exporter in the middle of it."""
+    pods, rate, keda = 6, 24_000, ScaledObject.read(OVERLAY).keda()
+    policy = ScalingPolicy(max_replicas=12, capacity_per_process=capacity)
+    desired, shown = DesiredReplicas(policy), None
+    for now_s in range(0, 900, 5):
+        if now_s == new_exporter_at_s:
+            desired, shown = DesiredReplicas(policy), None
+        replaced = 300 <= now_s < 450 and (now_s - 300) % 25 < 20
+        sample = ScalingSample(now_s, rate * now_s, rate * now_s, 0, 0.0, partitions=12, members=pods - replaced)
+        advice = desired.advise(sample)
+        shown = advice.replicas if advice.settled else shown
+        if now_s % 15 == 0:
+            pods = keda.sync(now_s, pods, 0, shown)
+
+    assert pods == 6

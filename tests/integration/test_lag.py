@@ -15,8 +15,8 @@ from rig import PARTITION_EOF, ROOT
 from worker_process import clean_environment, running_worker
 
 from app.lag.report import as_json
-from app.settings import settings_of
-from app.wiring_lag import look_now
+from app.settings.reading import settings_of
+from app.wiring.lag import look_now
 from deploy.local.kafka import Cluster
 
 WAIT_S = 60.0
@@ -202,6 +202,30 @@ def test_retention_takes_lag_away_and_it_is_said_how_much_was_missed(group):
     assert [(shown[partition]["missed_offsets"], shown[partition]["note"]) for partition in (0, 1)] == [
         (11, "retention_overtook"), (0, None),
     ]  # fmt: skip
+
+
+def test_an_idle_topic_that_retention_empties_is_nothing_missed(group, tmp_path):
+    """A group that was done with every record: only markers and an aborted transaction were behind it."""
+    one = group(lag={"poll_s": 0.5})
+    transactions(one.kafka, one.topic, [(0, 5, "commit"), (0, 3, "abort")])
+    one.commit(p0=5)
+
+    with running_exporter(one.settings, tmp_path) as exporter:
+
+        def looks():
+            return exporter.metrics().total("inference_lag_looks_total")
+
+        exporter.wait_until(lambda: looks() >= 1, "the first look")
+        admin = AdminClient({"bootstrap.servers": one.kafka})
+        (deleted,) = admin.delete_records([TopicPartition(one.topic, 0, 10)]).values()
+        assert deleted.result(30).low_watermark == 10
+        seen = looks()
+        exporter.wait_until(lambda: looks() >= seen + 2, "a look at what is left")
+        after = exporter.metrics()
+        assert exporter.stop() == 0
+
+    assert after.of("inference_group_missed_offsets", "partition") == {("0",): 0}
+    assert after.of("inference_group_lag_records", "partition") == {("0",): 0}
 
 
 def test_what_compaction_removed_is_no_lag(group):

@@ -347,6 +347,79 @@ def test_without_a_capacity_the_number_is_that_of_the_group_until_one_was_measur
     assert group.advice.replicas >= 4
 
 
+@given(st.integers(2, 12), st.lists(st.integers(0, 12), min_size=1, max_size=11), st.none() | st.just(5_000.0))
+def test_members_that_are_missing_for_a_while_are_no_wish_for_fewer(members, seen, capacity):
+    """A rolling update, crashes, a session that runs out: whoever scaled down to these would never get them back."""
+    group = Group(replace(POLICY, capacity_per_process=capacity), members=members, partitions=27_720)
+    busy = 4_000.0 * members
+    group.look(busy, looks=20)
+    held = group.advice.replicas
+    assert held == members
+
+    for number in seen:  # for less than hold_s
+        assert group.look(busy, members=min(number, members)) >= held
+    assert group.look(busy, members=members) >= held
+
+
+def test_members_that_stay_away_are_no_longer_asked_for_where_no_capacity_is_known():
+    group = Group(replace(POLICY, capacity_per_process=None), members=3)
+    group.look(0.0, looks=20)
+
+    numbers = [group.look(0.0, members=1) for _ in range(20)]
+
+    held = int(POLICY.hold_s // LOOK_S)
+    assert numbers[:held] == [3] * held
+    assert numbers[-1] == 1
+
+
+def test_a_number_is_settled_when_those_who_are_replaced_would_be_back():
+    """A new exporter may come while a pod is replaced: 2 of 3, and 2 would be for good."""
+    group = Group(members=2)
+    assert not group.advice.settled
+    group.look(4_000.0, members=3)
+    assert not group.advice.settled
+    group.look(4_000.0)
+
+    assert group.advice.settled
+    assert group.advice.replicas == 3
+
+
+@pytest.mark.parametrize("capacity", [None, 5_000.0])
+def test_a_number_above_what_there_is_may_be_told_at_once_and_stays_told(capacity):
+    group = Group(replace(POLICY, capacity_per_process=capacity), members=0, lag=100)
+    group.look(10.0, 0.0, members=0)
+    assert group.advice.settled
+    group.look(10.0, members=1)
+
+    assert group.advice.settled
+
+
+def test_after_a_time_unseen_the_number_is_the_one_of_before_and_nothing_is_measured_across_it():
+    """The broker was away for ten minutes: every session ran out, and what was done in them says nothing."""
+    group = Group(members=6, lag=10**6)
+    group.look(20_000.0, 20_000.0, looks=20)
+    before = group.advice
+    group.desired.lost_sight()
+    group.look(2_000.0, 100.0, seconds=600.0, members=1)
+
+    assert group.advice.replicas >= before.replicas
+    assert group.advice.capacity_per_process == before.capacity_per_process
+    assert group.advice.arrival_rate == before.arrival_rate
+
+
+def test_nobody_watched_while_nothing_was_seen():
+    group = Group(members=6)
+    group.look(24_000.0, looks=20)
+    group.desired.lost_sight()
+    group.look(0.0, seconds=600.0)
+
+    numbers = [group.look(0.0) for _ in range(20)]
+
+    held = int(POLICY.hold_s // LOOK_S) - 1
+    assert set(numbers[:held]) == {6}
+    assert numbers[-1] < 6
+
+
 def test_a_group_whose_partitions_are_not_known_stays_as_it_is():
     group = Group(members=7)
     group.look(28_000.0, looks=5)

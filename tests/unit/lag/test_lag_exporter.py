@@ -25,7 +25,7 @@ class World:
         self.broker = MadeBroker({T0: Log({0: 0, 1: 0}, end=3), T1: Log({}, end=0)}, committed={T0: 1}, members=1)
         self.clock, self.metrics, self.waits = ManualClock(), LagMetrics(), []
         watch = LagWatch(self.broker, [group], 100, self.clock)
-        scaling = scaling or ScalingPolicy()
+        scaling = scaling or ScalingPolicy(reaction_s=0.0)
         self.exporter = LagExporter(watch, Board(self.metrics), POLICY, scaling, self.clock, self.waited)
         self.turns_left = 0
 
@@ -79,6 +79,34 @@ def test_the_number_is_the_scaling_policys():
     assert world.shown()["inference_desired_replicas", "workers"] == 2
 
 
+def test_a_number_that_may_be_a_moments_is_not_shown_and_the_other_figures_are():
+    """One look at a group of which one member is just being replaced."""
+    world = World(scaling=ScalingPolicy(reaction_s=30.0))
+    world.exporter.turn()
+    assert not {name for name in world.names() if "desired" in name}
+    assert {"inference_group_arrival_rate", "inference_group_processes"} <= world.names()
+
+    world.broker.members = 2
+    world.run(7)
+
+    assert world.shown()["inference_desired_replicas", "workers"] == 2
+    assert [name for name, *_ in world.shown()].count("inference_desired_replicas_reason") == 1
+
+
+def test_who_left_while_the_broker_was_away_is_asked_for_as_before():
+    world = World()
+    world.broker.members = 3
+    world.run(3)
+    world.broker.away = True
+    world.run(20)
+    assert "inference_desired_replicas" not in world.names()
+
+    world.broker.away, world.broker.members = False, 0
+    world.run(3)
+
+    assert world.shown()["inference_desired_replicas", "workers"] == 2  # as many as there are partitions
+
+
 def test_a_partition_that_is_gone_leaves_no_series():
     world = World()
     world.exporter.turn()
@@ -91,7 +119,7 @@ def test_a_broker_that_is_away_takes_the_figures_with_it_after_a_while():
     world = World()
     world.exporter.turn()
     world.broker.away = True
-    world.clock.advance(POLICY.keep_s)
+    world.clock.advance(POLICY.keep_s - 0.1)
     world.exporter.turn()
     assert "inference_group_lag_records" in world.names()
     assert world.shown()["inference_lag_up", "workers"] == 0
@@ -108,6 +136,26 @@ def test_a_broker_that_is_away_takes_the_figures_with_it_after_a_while():
     world.broker.away = False
     world.exporter.turn()
     assert {"inference_group_lag_records", "inference_desired_replicas"} <= world.names()
+
+
+def test_figures_go_when_they_are_too_old_not_at_the_look_after_that():
+    """Looks at a broker that is away are 30 s apart."""
+    world = World()
+    world.exporter.turn()
+    seen_at_s = world.clock.monotonic()
+    world.broker.away = True
+    gone = []
+
+    def waited(seconds):
+        if "inference_group_lag_records" not in world.names():
+            gone.append(world.clock.monotonic())
+        world.clock.advance(seconds)
+        return bool(gone)
+
+    world.exporter._wait = waited
+    world.exporter.run()
+
+    assert gone == [seen_at_s + POLICY.keep_s]
 
 
 def test_a_partial_look_shows_what_it_saw_and_leaves_the_number_alone():

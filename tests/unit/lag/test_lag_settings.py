@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from app.errors import BadSettings
 from app.lag.desired_replicas import ScalingPolicy
 from app.lag.lag_settings import LagSettings, ScalingSettings
-from app.settings import settings_of
-from app.wiring_lag import watched_groups
+from app.settings.reading import settings_of
+from app.wiring.lag import watched_groups
 
 
 def pipeline(name="churn", **more):
