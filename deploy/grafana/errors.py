@@ -14,8 +14,9 @@ from deploy.grafana.panels import (
     total,
 )
 
-DEAD = rate("inference_dead_letters_total", WORKERS_PIPELINE)
 RECORDS = rate("inference_records_total", WORKERS_PIPELINE)
+BOTH = 'job=~"worker|server"'
+DEAD_SHARE = f"({rate('inference_dead_letters_total', WORKERS_PIPELINE)}{OR_NONE}) / {RECORDS}"
 
 BOARD = Board(
     uid="inference-errors",
@@ -81,7 +82,7 @@ BOARD = Board(
             graph(
                 "Share of the records",
                 "A flood beyond `dead_letter_limit` stops the worker.",
-                Query(f"({DEAD} or vector(0)) / {RECORDS}", "dead letters"),
+                Query(DEAD_SHARE, "dead letters"),
                 unit="percentunit",
                 limits=Limits(0.01, 0.05),
                 runbook="InferenceDeadLetterRate",
@@ -178,6 +179,21 @@ BOARD = Board(
                 ),
                 unit="cps",
                 runbook="InferenceModelUnusable",
+            ),
+        ),
+        row(
+            "Traces (only with a collector)",
+            graph(
+                "Traced batches",
+                "A second, of workers and servers, by why: its sender sampled it, or chance did.",
+                Query(rate("inference_traced_batches_total", BOTH, "job, why"), "{{job}} {{why}}"),
+                unit="cps",
+            ),
+            graph(
+                "Spans",
+                "A second, by what became of them: failed at the collector or on the way, or dropped for want of room.",
+                Query(rate("inference_spans_total", BOTH, "job, result"), "{{job}} {{result}}"),
+                unit="cps",
             ),
         ),
     ),

@@ -5,6 +5,7 @@ from deploy.grafana.panels import GROUP as OF_GROUP
 from deploy.grafana.panels import (
     WORKER,
     WORKERS_PIPELINE,
+    Built,
     Limits,
     Query,
     graph,
@@ -15,6 +16,45 @@ from deploy.grafana.panels import (
     worst,
 )
 
+
+def seconds_now(width: int) -> Built:
+    """The lag that people ask about first."""
+    return number(
+        "Lag, seconds",
+        "Age of the oldest record that nobody finished, of the partition that is furthest behind.",
+        Query(f"max(inference_group_lag_seconds{{{OF_GROUP}}})"),
+        unit="s",
+        limits=Limits(30, 300),
+        width=width,
+        runbook="InferenceLagHigh",
+    )
+
+
+def in_seconds(width: int) -> Built:
+    """By group, with or without workers: it comes from the lag exporter."""
+    return graph(
+        "Lag in seconds",
+        "Age of the oldest unfinished record, of the partition furthest behind, from the lag exporter.",
+        Query(worst("inference_group_lag_seconds", OF_GROUP, "group"), "{{group}}"),
+        unit="s",
+        limits=Limits(30, 300),
+        width=width,
+        runbook="InferenceLagHigh",
+    )
+
+
+def in_records(width: int) -> Built:
+    """By group, as well."""
+    return graph(
+        "Lag in records",
+        "Of all partitions; transaction markers and what retention took are not counted.",
+        Query(total("inference_group_lag_records", OF_GROUP, "group"), "{{group}}"),
+        unit="short",
+        width=width,
+        runbook="InferenceLagGrowing",
+    )
+
+
 BOARD = Board(
     uid="inference-lag",
     title="Inference: lag and scaling",
@@ -23,15 +63,7 @@ BOARD = Board(
     rows=(
         row(
             "Now",
-            number(
-                "Lag, seconds",
-                "Age of the oldest record that nobody finished.",
-                Query(f"max(inference_group_lag_seconds{{{OF_GROUP}}})"),
-                unit="s",
-                limits=Limits(30, 300),
-                width=6,
-                runbook="InferenceLagHigh",
-            ),
+            seconds_now(width=6),
             number(
                 "Lag, records",
                 "Of all groups and partitions.",
@@ -60,21 +92,8 @@ BOARD = Board(
         ),
         row(
             "Groups",
-            graph(
-                "Lag in seconds",
-                "Age of the oldest unfinished record, of the partition furthest behind.",
-                Query(worst("inference_group_lag_seconds", OF_GROUP, "group"), "{{group}}"),
-                unit="s",
-                limits=Limits(30, 300),
-                runbook="InferenceLagHigh",
-            ),
-            graph(
-                "Lag in records",
-                "Of all partitions; transaction markers and what retention took are not counted.",
-                Query(total("inference_group_lag_records", OF_GROUP, "group"), "{{group}}"),
-                unit="short",
-                runbook="InferenceLagGrowing",
-            ),
+            in_seconds(width=12),
+            in_records(width=12),
             graph(
                 "Seconds by partition",
                 "One line above the others: a hot key, or a stuck owner.",

@@ -6,6 +6,7 @@ from deploy.grafana.panels import (
     RATE,
     WORKER,
     WORKERS_PIPELINE,
+    Built,
     Limits,
     Query,
     graph,
@@ -14,9 +15,9 @@ from deploy.grafana.panels import (
     percentile,
     percentiles,
     rate,
-    total,
     worst,
 )
+from deploy.grafana.resources import buffered
 
 ALLOWED = 0.01  # late, of all records: 99 % in time, as in deploy/prometheus/slo.rules.yaml
 
@@ -28,6 +29,20 @@ def spent(window: str) -> str:
 
 LATE = rate("inference_records_past_slo_total", WORKERS_PIPELINE, "pipeline")
 
+
+def end_to_end() -> Built:
+    """The latency that is promised."""
+    return graph(
+        "End-to-end latency",
+        "From the record's own timestamp to its commit (exactly once), or acknowledged (at least once). A backlog "
+        "shows here as its age.",
+        *percentiles("inference_end_to_end_latency_seconds", WORKERS_PIPELINE),
+        unit="s",
+        limits=Limits(1, 10),
+        runbook="InferenceSLOBurnFast",
+    )
+
+
 BOARD = Board(
     uid="inference-latency",
     title="Inference: latency and batches",
@@ -36,13 +51,7 @@ BOARD = Board(
     rows=(
         row(
             "End to end",
-            graph(
-                "Latency",
-                "From the record's own timestamp to its commit (exactly once), or acknowledged (at least once).",
-                *percentiles("inference_end_to_end_latency_seconds", WORKERS_PIPELINE),
-                unit="s",
-                runbook="InferenceSLOBurnFast",
-            ),
+            end_to_end(),
             graph(
                 "p99 by worker",
                 "One worker far above the others has a slow machine, or a partition with a backlog.",
@@ -134,13 +143,7 @@ BOARD = Board(
                 stacked=True,
                 width=8,
             ),
-            graph(
-                "Buffered",
-                "Record values read and not yet in a batch.",
-                Query(total("inference_buffered_bytes", WORKERS_PIPELINE, "instance"), "{{instance}}"),
-                unit="bytes",
-                width=8,
-            ),
+            buffered(),
         ),
         row(
             "The objective's controller (only with batch.slo_s)",

@@ -1,9 +1,14 @@
-"""The first look: is it working, how fast, how far behind, and what is wrong."""
+"""The first look: is it working, how fast, how far behind, and what is wrong.
 
+A panel that is on a board of its own subject as well is made there.
+"""
+
+from deploy.grafana import lag, latency, resources
 from deploy.grafana.board import GROUP, INSTANCE, PIPELINE, Board, row
+from deploy.grafana.errors import DEAD_SHARE, RECORDS
 from deploy.grafana.panels import GROUP as OF_GROUP
-from deploy.grafana.panels import PIPELINE as OF_PIPELINE
 from deploy.grafana.panels import (
+    OR_NONE,
     WORKER,
     WORKERS_PIPELINE,
     Limits,
@@ -14,14 +19,10 @@ from deploy.grafana.panels import (
     mean,
     number,
     percentile,
-    percentiles,
     rate,
-    total,
     worst,
 )
-
-RECORDS = rate("inference_records_total", WORKERS_PIPELINE)
-DEAD = f"({rate('inference_dead_letters_total', WORKERS_PIPELINE)} or vector(0))"
+from deploy.grafana.panels import PIPELINE as OF_PIPELINE
 
 DRIFTED = worst("inference_feature_drifted", OF_PIPELINE, "pipeline, version, feature")
 
@@ -47,18 +48,11 @@ BOARD = Board(
                 limits=Limits(1, 10),
                 runbook="InferenceSLOBurnFast",
             ),
-            number(
-                "Lag of the group",
-                "Age of the oldest record that nobody finished, of the partition that is furthest behind.",
-                Query(f"max(inference_group_lag_seconds{{{OF_GROUP}}})"),
-                unit="s",
-                limits=Limits(30, 300),
-                runbook="InferenceLagHigh",
-            ),
+            lag.seconds_now(width=4),
             number(
                 "Dead letters",
                 "Their share of the records.",
-                Query(f"{DEAD} / {RECORDS}"),
+                Query(DEAD_SHARE),
                 unit="percentunit",
                 limits=Limits(0.01, 0.05),
                 runbook="InferenceDeadLetterRate",
@@ -66,7 +60,7 @@ BOARD = Board(
             number(
                 "Workers",
                 "That answer Prometheus.",
-                Query('sum(up{job="worker"})'),
+                Query('sum(up{job="worker"})' + OR_NONE),
                 unit="short",
                 limits=Limits(1, 1, falling=True),
                 runbook="InferenceWorkerDown",
@@ -91,34 +85,12 @@ BOARD = Board(
                 unit="recps",
                 stacked=True,
             ),
-            graph(
-                "End-to-end latency",
-                "From the record's own timestamp to its commit. A backlog shows here as its age.",
-                *percentiles("inference_end_to_end_latency_seconds", WORKERS_PIPELINE),
-                unit="s",
-                limits=Limits(1, 10),
-                runbook="InferenceSLOBurnFast",
-            ),
+            latency.end_to_end(),
         ),
         row(
             "Backlog and replicas",
-            graph(
-                "Lag in seconds",
-                "Age of the oldest unfinished record, from the lag exporter: with or without workers.",
-                Query(worst("inference_group_lag_seconds", OF_GROUP, "group"), "{{group}}"),
-                unit="s",
-                limits=Limits(30, 300),
-                width=8,
-                runbook="InferenceLagHigh",
-            ),
-            graph(
-                "Lag in records",
-                "Records that nobody finished, of all partitions.",
-                Query(total("inference_group_lag_records", OF_GROUP, "group"), "{{group}}"),
-                unit="short",
-                width=8,
-                runbook="InferenceLagGrowing",
-            ),
+            lag.in_seconds(width=8),
+            lag.in_records(width=8),
             graph(
                 "Processes",
                 "In the group, and wanted by the scaling signal.",
@@ -160,15 +132,7 @@ BOARD = Board(
                 width=8,
                 runbook="InferenceWorkerRestarts",
             ),
-            graph(
-                "Busy",
-                "Share of the last second that a worker's loop did not wait for records; at 1 it can do no more.",
-                Query(f"inference_busy_ratio{{{WORKER}}}", "{{instance}}"),
-                unit="percentunit",
-                limits=Limits(0.8, 0.95),
-                most=1,
-                width=8,
-            ),
+            resources.busy(),
             graph(
                 "Confidence",
                 "Mean probability of the predicted class, by version.",

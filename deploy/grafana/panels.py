@@ -46,7 +46,7 @@ MODEL = 'model=~"$model",version=~"$version"'
 SERVER = 'job="server"'
 SURFACE = 'surface=~"$surface"'
 
-OR_NONE = " or vector(0)"  # a counter that never counted is not there
+OR_NONE = " or vector(0)"  # a counter that never counted is not there, nor is `up` of a fleet that is gone
 
 RATE = "$__rate_interval"  # four scrapes at least: Grafana knows how often there is one
 

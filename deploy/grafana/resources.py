@@ -1,9 +1,34 @@
 """What processes take of their machines, and how much of their time they work."""
 
 from deploy.grafana.board import INSTANCE, PIPELINE, Board, row
-from deploy.grafana.panels import RATE, WORKER, WORKERS_PIPELINE, Limits, Query, graph, total
+from deploy.grafana.panels import RATE, WORKER, WORKERS_PIPELINE, Built, Limits, Query, graph, total
 
 EVERYBODY = "{{job}} {{instance}}"
+
+
+def busy() -> Built:
+    """Whether a worker could do more."""
+    return graph(
+        "Busy",
+        "Share of the last second that the busiest pipeline's loop did not wait for records; at 1 it can do no more.",
+        Query(f"inference_busy_ratio{{{WORKER}}}", "{{instance}}"),
+        unit="percentunit",
+        limits=Limits(0.8, 0.95),
+        most=1,
+        width=8,
+    )
+
+
+def buffered() -> Built:
+    """What a worker holds and has not begun with."""
+    return graph(
+        "Buffered",
+        "Record values read and not yet in a batch; reading pauses at `worker.memory_budget_bytes`.",
+        Query(total("inference_buffered_bytes", WORKERS_PIPELINE, "instance"), "{{instance}}"),
+        unit="bytes",
+        width=8,
+    )
+
 
 BOARD = Board(
     uid="inference-resources",
@@ -13,15 +38,7 @@ BOARD = Board(
     rows=(
         row(
             "Workers",
-            graph(
-                "Busy",
-                "Share of the last second that the busiest pipeline's loop did not wait for records.",
-                Query(f"inference_busy_ratio{{{WORKER}}}", "{{instance}}"),
-                unit="percentunit",
-                limits=Limits(0.8, 0.95),
-                most=1,
-                width=8,
-            ),
+            busy(),
             graph(
                 "Capacity",
                 "Records finished per busy second, smoothed.",
@@ -40,13 +57,7 @@ BOARD = Board(
                 unit="s",
                 width=8,
             ),
-            graph(
-                "Buffered",
-                "Record values read and not yet in a batch; reading pauses at `worker.memory_budget_bytes`.",
-                Query(total("inference_buffered_bytes", WORKERS_PIPELINE, "instance"), "{{instance}}"),
-                unit="bytes",
-                width=8,
-            ),
+            buffered(),
             graph(
                 "Processes of a supervisor",
                 "By state; absent with a single process.",

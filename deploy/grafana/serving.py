@@ -1,8 +1,8 @@
 """What is answered over REST and gRPC."""
 
 from deploy.grafana.board import SURFACE, Board, row
+from deploy.grafana.panels import OR_NONE, Limits, Query, graph, number, percentile, percentiles, rate
 from deploy.grafana.panels import SURFACE as OF_SURFACE
-from deploy.grafana.panels import Limits, Query, graph, number, percentile, percentiles, rate
 
 FAILED = f'{OF_SURFACE},code=~"5..|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED"'
 ALL = rate("inference_requests_total", OF_SURFACE)
@@ -37,7 +37,7 @@ BOARD = Board(
             number(
                 "Servers",
                 "That answer Prometheus.",
-                Query('sum(up{job="server"})'),
+                Query('sum(up{job="server"})' + OR_NONE),
                 unit="short",
                 limits=Limits(1, 1, falling=True),
                 width=6,

@@ -14,9 +14,9 @@ def wget(*arguments):
 
 
 def redis_cli(*arguments):
-    """`redis-cli -p PORT ping`."""
-    option, port, order = arguments
-    assert (option, order) == ("-p", "ping"), arguments
+    """`redis-cli -e -p PORT ping`."""
+    *options, port, order = arguments
+    assert (options, order) == (["-e", "-p"], "ping"), arguments
     with socket.create_connection(("127.0.0.1", int(port)), timeout=5) as connection:
         connection.sendall(b"PING\r\n")
         assert connection.recv(16).startswith(b"+PONG")

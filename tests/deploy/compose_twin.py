@@ -32,7 +32,7 @@ from deploy.local.artifacts import (
 )
 from deploy.local.ports import LOOPBACK, free_ports
 
-READY_WITHIN_S = 240.0  # all of it, from nothing; a quiet machine takes a tenth
+STANDSTILL_S = 240.0  # so long nothing got further: nothing will. All of it takes a quiet machine a tenth of that
 NOT_TO_BE_HAD = {"grafana"}  # in no package registry that we may use; its files are tested beside
 ENTRYPOINTS = {  # what images start with, where the compose file says nothing else
     "inference": ["inference-worker"],  # deploy/docker/Dockerfile
@@ -274,10 +274,16 @@ class Twin:
             _end(container)
 
     def up(self):
-        """Start every service without a profile when what it depends on is there; return when all are healthy."""
-        deadline = time.monotonic() + READY_WITHIN_S
+        """Start every service without a profile when what it depends on is there; return when all are healthy.
+
+        A slow machine may take its time; AssertionError once nothing started or got healthy for STANDSTILL_S.
+        """
+        deadline, reached = time.monotonic() + STANDSTILL_S, 0
         wanted = [each for each in self.world.containers.values() if not self._service(each).get("profiles")]
         while not all(each.healthy for each in wanted):
+            so_far = sum((each.process is not None) + each.healthy for each in wanted)
+            if so_far > reached:
+                deadline, reached = time.monotonic() + STANDSTILL_S, so_far
             assert time.monotonic() < deadline, "\n".join(self._told(each) for each in wanted if not each.healthy)
             for container in wanted:
                 if container.process is None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from app.settings import ALIASES, environment_names, load_settings
+from app.settings.reading import environment_names, load_settings
+from app.settings.root import ALIASES
 from deploy.local.artifacts import kustomize
 
 ROOT = Path(__file__).parents[2]

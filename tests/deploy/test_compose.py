@@ -142,6 +142,15 @@ def test_grafana_finds_its_first_page_and_where_its_dashboards_are():
     assert [each["options"]["path"] for each in yaml.safe_load(provider.read_text())["providers"]] == [str(page.parent)]
 
 
+def test_nobody_administers_grafana_with_the_password_that_every_grafana_begins_with():
+    environment = SERVICES["grafana"]["environment"]
+
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"  # the form's absence keeps nobody from `curl -u`
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+
+
 def test_load_is_made_only_when_it_is_asked_for():
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["loadgen"]
 
@@ -186,6 +195,23 @@ def test_every_build_argument_names_an_extra_of_the_package():
     assert asked_for - {""} <= set(extras)
 
 
+@pytest.mark.parametrize(
+    ("extra", "options"),
+    [("", []), ("serving", ["--extra", "serving"]), ("serving tracing", ["--extra", "serving", "--extra", "tracing"])],
+)
+def test_an_image_can_have_several_extras_and_none(extra, options):
+    """The shell of the Dockerfile's own lines, with an echo in the place of uv."""
+    script = re.findall(r"^    (for extra .*?)\n\n?(?=COPY|FROM)", _dockerfile(), re.DOTALL | re.MULTILINE)
+    assert len(script) == 2
+    for lines in script:
+        told = subprocess.run(
+            ["/bin/sh", "-c", lines.replace("uv sync", "echo")], env={"EXTRA": extra}, capture_output=True, text=True,
+            check=True, timeout=60,
+        ).stdout.split()  # fmt: skip
+        assert told[:2] == ["--frozen", "--no-dev"]
+        assert told[3:] == options
+
+
 def test_an_image_is_built_in_one_way_only():
     ways = {(service["image"], service["build"]["args"]["EXTRA"]) for service in OURS.values()}
 
@@ -193,9 +219,11 @@ def test_an_image_is_built_in_one_way_only():
 
 
 def test_the_image_runs_as_nobody_in_particular():
-    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text()
+    assert "USER 10001:10001" in _dockerfile().rpartition("FROM ")[2]
 
-    assert "USER 10001:10001" in dockerfile.rpartition("FROM ")[2]
+
+def _dockerfile():
+    return (ROOT / "deploy/docker/Dockerfile").read_text()
 
 
 def _pipeline():

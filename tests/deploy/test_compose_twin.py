@@ -14,7 +14,7 @@ STORE = "--store=/var/lib/inference/models"
 
 
 @pytest.mark.broker
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)  # a quiet machine takes 60 s
 def test_all_services_come_up_from_nothing_do_their_work_and_end_in_order(tmp_path):
     """One test, because what it takes to get there takes most of the time."""
     shell = {"LOADGEN_EVENTS": str(EVENTS), "LOADGEN_RATE": "1500"}
@@ -38,11 +38,11 @@ def test_all_services_come_up_from_nothing_do_their_work_and_end_in_order(tmp_pa
     ("part", "wrong"),
     [
         ("command", ["redis-server", "--prot", "6379"]),
-        ("healthcheck", {"test": ["CMD", "redis-cli", "-p", "1", "ping"]}),
+        ("healthcheck", {"test": ["CMD", "redis-cli", "-e", "-p", "1", "ping"]}),
     ],
 )
 def test_what_is_wrong_with_a_service_shows(tmp_path, monkeypatch, part, wrong):
-    monkeypatch.setattr(compose_twin, "READY_WITHIN_S", 3.0)
+    monkeypatch.setattr(compose_twin, "STANDSTILL_S", 3.0)
     with Twin(tmp_path, services={"redis"}) as twin:
         service = twin.model["services"]["redis"]
         service[part] = {**service[part], **wrong} if isinstance(wrong, dict) else wrong
@@ -106,7 +106,7 @@ def _values(prometheus, expression):
 
 
 def _wait_until(holds):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # generous: twelve programs share the machine
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.2)

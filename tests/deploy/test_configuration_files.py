@@ -6,7 +6,8 @@ import pytest
 import yaml
 from compose_services import ROOT, bind_mounts, compose
 
-from app.settings import ALIASES, environment_names, load_settings
+from app.settings.reading import environment_names, load_settings
+from app.settings.root import ALIASES
 
 YAML_FILES = [
     *(ROOT / "deploy").rglob("*.yaml"),

@@ -1,6 +1,7 @@
 """What selects pods in deploy/kubernetes/: services, budgets, policies, monitors. Each selects the right ones."""
 
 import re
+from ipaddress import ip_address, ip_network
 
 import pytest
 import yaml
@@ -106,13 +107,16 @@ def test_batch_scoring_reaches_its_bucket():
 
 
 def test_nobody_reaches_the_clouds_metadata():
-    for policy in policies("rolling"):
-        for rule in policy["spec"].get("egress", []):
-            for peer in rule["to"]:
-                if "ipBlock" in peer:
-                    assert {"0.0.0.0/0": "169.254.169.254/32", "::/0": "fd00:ec2::254/128"}[
-                        peer["ipBlock"]["cidr"]
-                    ] in peer["ipBlock"]["except"]
+    """At the same address a cloud may have its name server."""
+    for address in ("169.254.169.254", "fd00:ec2::254"):
+        assert ports_of(address, "rolling") <= {53}
+
+
+@each_overlay
+def test_names_are_found_where_name_servers_are_no_pods(name):
+    """NodeLocal DNSCache is in the host's network, Cloud DNS of GKE in none: no selector finds either."""
+    for address in ("169.254.20.10", "169.254.169.254"):
+        assert 53 in ports_of(address, name)
 
 
 @each_overlay
@@ -174,6 +178,24 @@ def test_the_shared_cache_is_reached_by_those_who_score(name, tmp_path, secrets,
         assert not scores or cache.redis_url == "redis://redis.redis.svc:6379/0"
 
 
+@each_overlay
+def test_who_sends_spans_reaches_the_collector(name, tmp_path, secrets, monkeypatch):
+    objects = with_component("tracing", name, tmp_path / "overlay")
+    (policy,) = (
+        item for item in of_kind(objects, "NetworkPolicy") if item["metadata"]["name"] == "reach-the-collector"
+    )
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    for pod in workloads(objects):
+        tracing = pod.settings(objects, secrets, monkeypatch).tracing
+        traced = pod.component in {"worker", "server"}
+        assert tracing.enabled == traced == selects(policy["spec"]["podSelector"], pod.labels)
+        if traced:
+            host, port = host_and_port(tracing.endpoint.removeprefix("http://"))
+            assert port in ports
+            assert host.split(".")[1] == "observability"  # the namespace that the policy names
+            assert tracing.service_name == f"inference-{pod.component}"
+
+
 def test_every_overlay_and_component_is_on_the_page_and_every_path_of_the_page_is_there():
     assert {path.name for path in (FOLDER / "overlays").iterdir()} == set(OVERLAYS)
     for kind in ("overlays", "components"):
@@ -198,6 +220,21 @@ def egress(name, labels):
                 namespace = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
                 found |= {(namespace or "anywhere", port["port"]) for port in rule["ports"]}
     return found
+
+
+def ports_of(address, name):
+    """Ports that some pod may reach at this address."""
+    address = ip_address(address)
+    return {
+        port["port"]
+        for policy in policies(name)
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if (block := peer.get("ipBlock"))
+        and address in ip_network(block["cidr"])
+        and not any(address in ip_network(spared) for spared in block.get("except", []))
+        for port in rule["ports"]
+    }
 
 
 def host_and_port(address):

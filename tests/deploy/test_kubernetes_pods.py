@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from app import __main__ as program
 from app.errors import BadSettings
-from app.settings import ALIASES, environment_names, load_settings
+from app.settings.reading import environment_names, load_settings
+from app.settings.root import ALIASES
 from app.worker.process import CLOSE_MARGIN_S
 from app.worker.supervisor import KILL_MARGIN_S
 
@@ -170,7 +171,7 @@ def test_only_a_fleet_of_fixed_size_is_static_and_keeps_places_for_as_long_as_a_
         fixed = name in {"rolling", "blue-green"}
         assert settings.worker.static_membership == fixed
         assert settings.kafka.session_timeout_s == (30 if fixed else 10)
-        assert settings.kafka.client["heartbeat.interval.ms"] <= 2000  # or each rebalance begins so much later
+        assert "heartbeat.interval.ms" not in settings.kafka.client  # short enough by itself, however long the session
         if fixed:
             assert settings.kafka.session_timeout_s > settings.worker.drain_timeout_s
 

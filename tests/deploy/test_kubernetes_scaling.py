@@ -172,7 +172,14 @@ def test_the_adapter_gives_the_metrics_that_the_autoscalers_ask_for():
 def test_the_adapter_and_keda_ask_for_the_same_number():
     query = adapter_queries()["inference_desired_replicas"]
     assert query == 'max(inference_desired_replicas{namespace="inference",group="churn-workers"}) by (group)'
-    assert HOW_MANY["metadata"]["query"] == 'max(inference_desired_replicas{group="churn-workers"})'
+    assert (
+        HOW_MANY["metadata"]["query"] == 'max(inference_desired_replicas{namespace="inference",group="churn-workers"})'
+    )
+
+
+def test_a_namespace_of_the_same_prometheus_does_not_scale_by_anothers_number():
+    (namespace,) = of_kind(overlay("keda"), "Namespace")
+    assert f'namespace="{namespace["metadata"]["name"]}"' in HOW_MANY["metadata"]["query"]
 
 
 def test_one_colour_is_in_charge_of_requests_and_of_events():

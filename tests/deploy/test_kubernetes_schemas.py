@@ -16,7 +16,7 @@ from deploy.local.artifacts import operator_files
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 NEWEST = VERSIONS[-1]
 SCHEMA_CONTENTS = functools.lru_cache(20)(kubernetes_validate.utils.schema_contents)
-COMPONENTS = ["model-store-volume", "redis-cache"]
+COMPONENTS = ["model-store-volume", "redis-cache", "tracing"]
 OPERATORS = ("keda.sh", "monitoring.coreos.com")
 CRON_JOB = yaml.safe_load((FOLDER / "score-cronjob.yaml").read_text())
 

@@ -227,7 +227,8 @@ def test_a_worker_that_an_autoscaler_takes_away_leaves_at_once(events, store, tm
 
 
 def test_the_exporter_says_nobody_while_there_is_nothing_to_do_and_somebody_when_there_is(events, store, tmp_path):
-    with running("keda", "lag", 1, tmp_path, store, events) as (exporter,):
+    at_once = {"INFERENCE_LAG__SCALING__REACTION_S": "0"}  # no pod is being replaced here, whose return is waited for
+    with running("keda", "lag", 1, tmp_path, store, events, **at_once) as (exporter,):
         (group,) = (text.removeprefix("group_id: ") for text in events.values() if text.startswith("group_id: "))
 
         def number():
