@@ -8,7 +8,7 @@ import sys
 
 from app.embed import load
 
-churn = load(sys.argv[1], "churn")
+churn = load(sys.argv[1] if sys.argv[1:] else "var/models", "churn")
 customers = [
     {"age": 42, "income": 52_000, "tenure_months": 3, "monthly_charges": 95, "total_charges": 285, "plan": "basic"},
     {"age": 17, "income": 12_000, "tenure_months": 1, "monthly_charges": 20, "total_charges": None, "plan": "gold"},

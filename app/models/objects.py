@@ -221,5 +221,5 @@ def _reason(exc: BaseException) -> str:
     """The server's own words if it answered in XML, as S3 and Azure do; else the first line of the library's."""
     said = [re.search(rf"<{tag}>([^<]*)</{tag}>", str(exc)) for tag in ("Code", "Message")]
     if all(said):
-        return ": ".join(found.group(1) for found in said if found)
+        return ": ".join(found.group(1).partition("\n")[0] for found in said if found)  # Azure adds id and time
     return str(exc).partition("\n")[0]

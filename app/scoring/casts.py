@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.errors import Reason, Stage
+from app.errors import Reason, SchemaIncompatible, Stage
 from app.records import Columns, IntArray, Rejection
 from app.specs import Feature, InputSpec, NumberFeature, TensorFeature
 
 LONGEST_VALUE = 64  # characters of a rejected cell quoted in a message
+
+Refused = dict[int, tuple[Reason, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,57 @@ class ColumnCasts:
         table = columns.table
         if not table.schema.equals(self._schema):
             self._bind(table.schema)
-        refused: dict[int, tuple[Reason, str]] = {}
+        refused: Refused = {}
         arrays = []
         for name in self._present:
-            column = table.column(name)
-            if isinstance(column, pa.DictionaryArray):
-                column.validate(full=True)
+            column = _undamaged(table.column(name))
             target = self._casts.get(name)
             arrays.append(column if target is None else _cast_all(name, column, target, refused))
-        cast_table = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        if not refused:
-            return Columns(cast_table, columns.rows), []
-        rejected = [
-            Rejection(int(columns.rows[row]), Stage.DECODE, reason, "DecodeFailed", message)
-            for row, (reason, message) in sorted(refused.items())
-        ]
-        kept = np.delete(np.arange(table.num_rows), list(refused))
-        return Columns(cast_table.take(pa.array(kept)), columns.rows[kept]), rejected
+        return _without(refused, pa.RecordBatch.from_arrays(arrays, schema=self.schema), columns.rows)
+
+
+class EventCasts:
+    """The casts of the columns of files to those of events, all of them; null where a file has none.
+
+    Not for two threads at once.
+    """
+
+    def __init__(self, event: pa.Schema) -> None:
+        self._event = event
+        self._checked: pa.Schema | None = None
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raises SchemaIncompatible if no column is an event's, or if one never becomes what the event has."""
+        if not set(self._event.names) & set(schema.names):
+            raise SchemaIncompatible(f"there is none of the events' columns: {', '.join(self._event.names)}")
+        for item in self._event:
+            if schema.get_field_index(item.name) < 0:
+                continue
+            given = schema.field(item.name).type
+            try:
+                _to_event(item, pa.array([], given), {})
+            except pa.ArrowException as exc:
+                raise SchemaIncompatible(f"the column {item.name!r} is {given}, events have {item.type}") from exc
+
+    def apply(self, columns: Columns) -> tuple[Columns, list[Rejection]]:
+        """The events, and the rows that hold what cannot be cast, in order.
+
+        Raises SchemaIncompatible as `check`, and pa.ArrowInvalid as `ColumnCasts.apply`.
+        """
+        table = columns.table
+        if self._checked is None or not table.schema.equals(self._checked):
+            self.check(table.schema)
+            self._checked = table.schema
+        refused: Refused = {}
+        arrays = []
+        for item in self._event:
+            index = table.schema.get_field_index(item.name)
+            if index < 0:
+                arrays.append(pa.nulls(table.num_rows, item.type))
+            else:
+                arrays.append(_to_event(item, _undamaged(table.column(index)), refused))
+        events = pa.RecordBatch.from_arrays(arrays, schema=self._event)
+        return _without(refused, events, columns.rows)
 
 
 def fields_of(inputs: tuple[InputSpec, ...]) -> list[str]:
@@ -103,22 +139,70 @@ def castable(column: pa.Array, target: pa.DataType) -> tuple[pa.Array, IntArray]
     return whole, np.array(bad, np.int64)
 
 
-def _cast_all(name: str, column: pa.Array, target: pa.DataType, refused: dict[int, tuple[Reason, str]]) -> pa.Array:
+def _undamaged(column: pa.Array) -> pa.Array:
+    if isinstance(column, pa.DictionaryArray):
+        column.validate(full=True)
+    return column
+
+
+def _without(refused: Refused, table: pa.RecordBatch, rows: IntArray) -> tuple[Columns, list[Rejection]]:
+    if not refused:
+        return Columns(table, rows), []
+    rejected = [
+        Rejection(int(rows[row]), Stage.DECODE, reason, "DecodeFailed", message)
+        for row, (reason, message) in sorted(refused.items())
+    ]
+    kept = np.delete(np.arange(table.num_rows), list(refused))
+    return Columns(table.take(pa.array(kept)), rows[kept]), rejected
+
+
+def _to_event(item: pa.Field, column: pa.Array, refused: Refused) -> pa.Array:
+    """Text becomes an enum's dictionary, whatever it says: what it may say is the handler's business."""
+    if column.type == item.type:
+        return column
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    plain = item.type.value_type if pa.types.is_dictionary(item.type) else item.type
+    if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(plain) and _is_finer(column.type, plain):
+        made = column.cast(plain, safe=False)  # less than the unit is lost, as on its way into an event
+    else:
+        made = column if column.type == plain else _cast_all(item.name, column, plain, refused)
+    return made.dictionary_encode().cast(item.type) if pa.types.is_dictionary(item.type) else made
+
+
+def _cast_all(name: str, column: pa.Array, target: pa.DataType, refused: Refused) -> pa.Array:
     try:
         return column.cast(target)
     except pa.ArrowInvalid:  # only now: most files have neither bad cells nor blanks around their numbers
         trimmed = pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
     cast_column, bad = castable(trimmed, target)
     for row in bad.tolist():
-        value = column[row].as_py()
         if pa.types.is_string(target):
             refused.setdefault(row, (Reason.BAD_UTF8, f"{name} is not UTF-8"))
-        elif isinstance(value, str):
+            continue
+        value = _value(column[row])
+        if isinstance(value, str) and (pa.types.is_integer(target) or pa.types.is_floating(target)):
             refused.setdefault(row, (Reason.NOT_FINITE, f"{name} is {_short(value)}, allowed are finite numbers"))
+        elif isinstance(value, str):
+            refused.setdefault(row, (Reason.BAD_SHAPE, f"{name} is {_short(value)}, which is no {target}"))
         else:
-            why = f"{name} is {_short(str(value))}, more than {target} can hold"
-            refused.setdefault(row, (Reason.OUT_OF_RANGE, why))
+            refused.setdefault(
+                row, (Reason.OUT_OF_RANGE, f"{name} is {_short(str(value))}, not what {target} can hold")
+            )
     return cast_column
+
+
+def _is_finer(given: pa.DataType, target: pa.DataType) -> bool:
+    units = ("s", "ms", "us", "ns")
+    return units.index(given.unit) > units.index(target.unit)
+
+
+def _value(scalar: pa.Scalar) -> object:
+    """For a message; Python has no word for times of the year 20,000 or of nanoseconds."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return scalar.value
 
 
 def _short(value: str) -> str:

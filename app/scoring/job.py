@@ -81,8 +81,7 @@ class ScoreJob:
         told: Callable[[SoFar], None] = lambda _: None,
     ) -> None:
         self._files, self._out, self._scorer, self._policy, self._told = files, out, scorer, policy, told
-        self._columns = list(dict.fromkeys([*scorer.fields, *policy.kept]))
-        self._schema = _output_schema(files, scorer, policy, self._columns)
+        self._schema = _output_schema(files, scorer, policy)
         rows = [file.rows for file in files]
         self._total = None if None in rows else sum(filter(None, rows))
         self._done = Tally()
@@ -108,11 +107,12 @@ class ScoreJob:
         if marks and marks[-1].last:
             return
         size, chunk = self._policy.chunk_rows, None
-        for cut in _cut(file.pieces(self._columns, len(marks) * size), size):
+        columns = _columns_of(file, self._scorer, self._policy)
+        for cut in _cut(file.pieces(columns, len(marks) * size), size):
             if cut.chunk < len(marks):
                 continue
             if chunk is None:
-                chunk = _Chunk(file, self._schema, self._columns, self._policy)
+                chunk = _Chunk(file, self._schema, columns, self._policy)
             chunk.add(cut.piece, self._scorer)
             if cut.ends_chunk:
                 mark = chunk.finish(f"{number:05d}-{cut.chunk:05d}", self._out, there, last=cut.ends_file)
@@ -219,10 +219,15 @@ def _slices(piece: Piece, size: int) -> Iterator[Piece]:
         start = max(end, 1)
 
 
-def _output_schema(files: Sequence[RowsFile], scorer: Scorer, policy: JobPolicy, columns: Sequence[str]) -> pa.Schema:
+def _columns_of(file: RowsFile, scorer: Scorer, policy: JobPolicy) -> list[str]:
+    """To be read of it."""
+    return list(dict.fromkeys([*scorer.fields_in(file.schema.names), *policy.kept]))
+
+
+def _output_schema(files: Sequence[RowsFile], scorer: Scorer, policy: JobPolicy) -> pa.Schema:
     """Kept columns, then answers; the same for every file, which is seen to here."""
     for file in files:
-        check_columns(file, columns)
+        check_columns(file, _columns_of(file, scorer, policy))
         scorer.check(file.schema)
         if policy.key is not None:
             check_key_type(policy.key, file.schema.field(policy.key).type)

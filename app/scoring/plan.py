@@ -25,7 +25,7 @@ class InputFile(Spec):
 
 
 class Plan(Spec):
-    """One job. version: the one that was asked for, None for the rollout's choice.
+    """One job. version: the one that was asked for, None for the rollout's choice. fallback: see `Steps.chain`.
 
     decided: rollout page and digests by version, as the job began; a second start takes them from here.
     """
@@ -42,6 +42,8 @@ class Plan(Spec):
     missing: tuple[str, ...]
     multiline: bool = False
     bad_output: str
+    handler: str | None = None
+    fallback: str = "stop"
     rollout: Mapping[str, Any] | None
     digests: Mapping[str, str]
 

@@ -91,7 +91,9 @@ class ParquetRows:
     def __init__(self, name: str, open_file: OpenFile, categories: Sequence[str]) -> None:
         self.name = name
         self._open_file = open_file
-        self._categories = list(categories)
+        self._categories: list[str] = []
+        with _reading(name, BadSettings), self._opened() as opened:
+            self._categories = [column for column in categories if column in opened.schema_arrow.names]
         with _reading(name, BadSettings), self._opened() as opened:
             self.schema: pa.Schema = opened.schema_arrow
             self.rows: int | None = opened.metadata.num_rows

@@ -24,8 +24,8 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
-from app import wiring, wiring_scoring
 from app.train.churn_data import ChurnFormula
+from app.wiring import scoring, training
 
 GROUP_ROWS = 1_000_000
 # What a function of ours or of a library is part of, by the end of its file's path and its name.
@@ -33,7 +33,7 @@ STAGES = {
     ("core.py", "write_batch"): "write Parquet",
     ("rows_in.py", "pieces"): "read Parquet",
     ("infer.py", "infer"): "model, checks, what is derived",
-    ("features.py", "apply"): "features",
+    ("plan.py", "apply"): "features",
     ("scorer.py", "_table"): "answers as columns",
     ("local_folder.py", "create"): "to the disk",
     ("casts.py", "apply"): "casts",
@@ -58,7 +58,7 @@ class Measured:
 
 def customers(path, rows):
     """A Parquet file of so many customers; a million different ones."""
-    table = ChurnFormula.load(wiring.SHIPPED_SCHEMAS).customers(1, 0, min(rows, GROUP_ROWS)).table
+    table = ChurnFormula.load(training.SHIPPED_SCHEMAS).customers(1, 0, min(rows, GROUP_ROWS)).table
     with pa.parquet.ParquetWriter(path, table.schema) as writer:
         for start in range(0, rows, GROUP_ROWS):
             writer.write_batch(table.slice(0, rows - start), row_group_size=GROUP_ROWS)
@@ -81,11 +81,11 @@ def score(store, rows, out):
 def profile(store, rows, out):
     """Share of the time in each stage, by name."""
     given = {"key": "customer_id", "keep": (), "output": "parquet", "chunk_rows": GROUP_ROWS}
-    order = wiring_scoring.order_of(
+    order = scoring.order_of(
         str(rows), str(out), "churn", None, **given, delimiter=",", missing=(), bad_output="dead_letter"
     )
     profiler = cProfile.Profile()
-    profiler.runcall(wiring_scoring.score_files, order, str(store), None, lambda *_: None)
+    profiler.runcall(scoring.score_files, order, str(store), None, lambda *_: None)
     found = pstats.Stats(profiler).stats
     run = next(row[3] for (file, _, name), row in found.items() if file.endswith("scoring/job.py") and name == "run")
     seconds = {}
@@ -105,7 +105,9 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="batch-scoring-") as folder:
         place = Path(folder)
-        wiring.train("churn", store=str(place / "models"), estimator=None, rows=20_000, seed=0, progress=lambda _: None)
+        training.train(
+            "churn", store=str(place / "models"), estimator=None, rows=20_000, seed=0, progress=lambda _: None
+        )
         customers(place / "one.parquet", 1)
         start_s = min(score(place / "models", place / "one.parquet", place / f"start-{turn}")[1] for turn in range(3))
         measured = []

@@ -1,5 +1,8 @@
 """Handlers for the shipped churn model: `tests.integration.churn_handler:SameAsManifest` and worse ones."""
 
+import ctypes
+from threading import Event
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,6 +10,13 @@ import pyarrow.compute as pc
 from app.handler import Handler, Reason, RejectRows
 
 PLANS = pa.array(["basic", "standard", "premium"])
+# Of `Choosy`: age → stage and reason.
+TROUBLES = {
+    20: ("features", "expired"), 77: ("features", "model_error"), 44: ("features", "bad_shape"),
+    55: ("features", "bad_shape"), 66: ("features", "bad_shape"), 88: ("features", "not_finite"),
+}  # fmt: skip
+UNSURE = 0.02
+SLOW_S = 0.002
 NUMBERS = ("age", "income", "tenure_months", "monthly_charges", "total_charges")
 
 
@@ -79,3 +89,73 @@ class Unwilling(Handler):
     def initialize(self, context):
         """Never succeeds."""
         raise PermissionError(f"no licence for version {context.version}")
+
+
+class Choosy(SameAsManifest):
+    """Has its troubles with some ages, and says nothing of customers it is not sure about."""
+
+    def preprocess(self, batch):
+        """At 20 it rejects, at 33 it is slow, at 44 to 88 it does what no handler may."""
+        ages = batch.column("age").to_numpy()
+        if (ages == 20).any():
+            raise RejectRows(ages == 20, Reason.EXPIRED, "twenty")
+        if (ages == 33).any():
+            Event().wait(SLOW_S)
+        if (ages == 77).any():
+            raise SystemExit(77)
+        made = super().preprocess(batch)["X"]
+        if (ages == 44).any():
+            return {"X": made[1:]}
+        if (ages == 55).any():
+            return {"X": made.astype(np.float64)}
+        if (ages == 66).any():
+            return {"X": np.hstack([made, made])}
+        made[ages == 88] = np.nan
+        return {"X": made}
+
+    def postprocess(self, outputs):
+        """By the threshold, and by UNSURE."""
+        made = super().postprocess(outputs)
+        unsure = np.abs(made["probability"] - self.context.outputs[0].threshold) < UNSURE
+        if unsure.any():
+            raise RejectRows(unsure, Reason.OUT_OF_RANGE, "it could be either")
+        return made
+
+
+class BreaksInSecond(SameAsManifest):
+    """Is at fault with whatever it is given once it serves version 2."""
+
+    calls = 0
+
+    def preprocess(self, batch):
+        """Its one example, with others and alone, at the start; nothing after that."""
+        self.calls += 1
+        if self.context.version == "2" and self.calls > 2:
+            raise RuntimeError("broken")
+        return super().preprocess(batch)
+
+
+class OddBeside(SameAsManifest):
+    """In order in version 1; version 2 fails on some ages, version 3 hangs and keeps the interpreter lock."""
+
+    def preprocess(self, batch):
+        """Its example at the start is as good as in version 1."""
+        if batch.num_rows > 1 and self.context.version == "3":
+            ctypes.PyDLL(None).sleep(3600)
+        if self.context.version != "2":
+            return super().preprocess(batch)
+        ages = batch.column("age").to_numpy()
+        if (ages == 77).any():
+            raise SystemExit(77)
+        made = super().preprocess(batch)["X"]
+        if (ages == 44).any():
+            return {"X": made[1:]}
+        made[ages == 88] = np.nan
+        return {"X": made}
+
+    def postprocess(self, outputs):
+        """NaN for those that version 2 is not sure of."""
+        made = super().postprocess(outputs)
+        if self.context.version == "2":
+            made["probability"] = np.where(made["confidence"] < 0.5 + UNSURE, np.nan, made["probability"])
+        return made

@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 
-from app import wiring
 from app.__main__ import main as app_main
 from app.errors import ModelFailed
 from app.models.runtime import OnnxModel
+from app.wiring import shadow
 from app.worker import shadow_process
 from app.worker.shadow import ShadowPolicy
 
@@ -62,7 +62,7 @@ def main():
             os.kill(os.getpid(), 9)
     shadow_process.BEGIN = BEGIN
     impatient = ShadowPolicy(starts=3, backoff_s=0.2, answer_within_s=3.0)
-    wiring.ShadowPolicy = lambda: impatient
+    shadow.ShadowPolicy = lambda: impatient
     app_main()
 
 

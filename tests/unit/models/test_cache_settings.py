@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from app.settings import ModelCache, environment_names
+from app.settings.models import ModelCache
+from app.settings.reading import environment_names
 
 
 def test_it_is_off_unless_asked_for():

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from app.errors import BadSettings
 from app.models.held_out import read_rows
 from app.specs import Impute, InputSpec, NumberFeature, OneHotFeature, TensorFeature
-from app.wiring_models import model_inputs
+from app.wiring.conversion import model_inputs
 
 AGE = NumberFeature(field="age", min=18, max=120)
 FEE = NumberFeature(field="fee", missing=Impute(impute=7))

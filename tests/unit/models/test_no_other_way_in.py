@@ -35,6 +35,6 @@ def test_the_confined_process_alone_runs_the_conversions():
 
 def test_a_worker_imports_nothing_it_could_train_or_unpickle_models_with():
     libraries = "{'sklearn', 'joblib', 'skl2onnx', 'torch', 'lightgbm', 'xgboost', 'onnxmltools'}"
-    script = f"import sys, app.wiring, app.wiring_models; print({libraries} & sys.modules.keys())"
+    script = f"import sys, app.wiring.processes, app.wiring.conversion; print({libraries} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=APP.parent, check=True)
     assert done.stdout.strip() == "set()"

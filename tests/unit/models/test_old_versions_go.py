@@ -15,16 +15,16 @@ from made_pages import canary_page, put, stable_page
 from app.answering.breaker import Breaker
 from app.answering.lineup import Lane
 from app.answering.rollout_follower import RolloutFollower
-from app.avro.codec import DatumWriter
+from app.avro.columns import reader_columns
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import ConfluentFraming
-from app.avro.resolution import reader_columns
 from app.avro.schemas import parse
 from app.errors import ModelFailed
 from app.models.model_store import ModelStore
 from app.models.runtime import RuntimePolicy, load_model
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.records import Batch, origin_of
 from app.worker.chain import Chain, ChainPolicy
 

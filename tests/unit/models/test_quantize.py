@@ -19,7 +19,7 @@ from app.models.runtime import RuntimePolicy, load_model
 from app.specs import InputSpec, ProbabilitiesOutput, TensorFeature, ValueOutput
 from app.train.digits import digits_data
 from app.train.training import train_model
-from app.wiring_models import model_inputs
+from app.wiring.conversion import model_inputs
 
 SCHEMAS = Path(__file__).parents[3] / "schemas"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

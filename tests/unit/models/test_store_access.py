@@ -8,7 +8,7 @@ import yaml
 from app.errors import BadSettings
 from app.models.model_store import open_store
 from app.models.store_access import StoreAccess, open_bucket
-from app.settings import load_settings
+from app.settings.reading import load_settings
 
 CANARY = "c4n4ry-53cr3t"
 KEY = "eA=="  # base64, or the library refuses it

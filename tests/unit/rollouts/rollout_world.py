@@ -10,7 +10,8 @@ from app.facts import Asked, BatchScored, Committed, InUse, MetricsLook, Outcome
 from app.models.model_store import open_store
 from app.models.rollout import ShadowRollout, first_rollout
 from app.models.rollout_changes import Order, guard, start_canary
-from app.observe.metrics import Metrics, PipelineObserver, ShadowMetrics
+from app.observe.pipeline_observer import PipelineObserver, ShadowMetrics
+from app.observe.worker_metrics import Metrics
 from app.rollouts.measurements import JUDGED
 from app.rollouts.watch import Watcher
 

@@ -5,8 +5,11 @@ import pyarrow as pa
 from fakes import FakeModel, ManualClock
 
 from app.errors import ModelFailed, NotReachable
+from app.scoring.file_lanes import file_lane
+from app.scoring.one_version import OneVersion
 from app.scoring.rows_in import Piece
-from app.scoring.scorer import OneVersion, Scorer
+from app.scoring.scorer import Scorer
+from app.scoring.steps import Steps
 from app.specs import Impute, InputSpec, NumberFeature, OneHotFeature, ProbabilitiesOutput, ValueOutput
 
 INPUTS = (
@@ -39,9 +42,10 @@ def model(version="1", answer=share_of_hundred, **changes):
     return FakeModel(**{"inputs": INPUTS, "outputs": OUTPUTS, "answer": answer, "version": version} | changes)
 
 
-def scorer(page=None, models=None, clock=None):
-    models = models or {"1": model()}
-    return Scorer(page or OneVersion(next(iter(models))), models, clock or ManualClock())
+def scorer(page=None, models=None, clock=None, steps=None, constant=None):
+    models, clock, steps = models or {"1": model()}, clock or ManualClock(), steps or Steps()
+    lanes = {version: file_lane(each, steps, clock, constant) for version, each in models.items()}
+    return Scorer(page or OneVersion(next(iter(models))), lanes, clock, steps)
 
 
 def value_model():

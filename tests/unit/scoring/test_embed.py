@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from app import wiring
 from app.embed import arrow_function, load
 from app.errors import BadSettings, ModelInvalid, ModelMissing
 from app.models.model_store import open_store
 from app.models.rollout_changes import Order, promote, start_canary
+from app.wiring import training
 
 EVENT = {
     "customer_id": "cust-1",
@@ -30,7 +30,7 @@ def store(tmp_path_factory):
     """Versions 1 and 2 of churn, 1 stable."""
     place = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
-        wiring.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
+        training.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
     return str(place)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import app.embed
-from app import wiring
+from app.wiring import training
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def test_the_embedded_core_answers_and_says_what_is_wrong(tmp_path):
-    wiring.train("churn", store=str(tmp_path), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(tmp_path), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
     command = [sys.executable, EXAMPLES / "embedded.py", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

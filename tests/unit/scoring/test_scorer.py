@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from fakes import NOW_MS, ManualClock
+from fakes import NOW_MS
 from hypothesis import given
 from hypothesis import strategies as st
 from scoring_world import INPUTS, OUTPUTS, fails_on_all, model, scorer, table, value_model
@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 from app.errors import BadSettings, ModelFailed, SchemaIncompatible
 from app.models.rollout import AbRollout, Arm, CanaryRollout, CanaryStep, RolloutChange
-from app.pipeline.features import features_of
+from app.pipeline.features.plan import features_of
 from app.pipeline.infer import OutputPolicy, infer
 from app.records import Columns
 from app.scoring.keys import key_column
-from app.scoring.scorer import Scorer
+from app.scoring.steps import Steps
 from app.specs import InputSpec, ProbabilitiesOutput, TensorFeature
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -141,7 +141,7 @@ def test_stable_answers_for_a_canary_that_is_at_fault():
         answers = both(fails_on_all, at_fault=True).score(table([20.0] * 64), given_keys).answers
     assert set(answers["answered_by"].to_pylist()) == {"stable", "fallback"}
     assert set(answers["model_version"].to_pylist()) == {"1"}
-    assert [line["event"] for line in logs] == ["stable_answers_instead"]
+    assert [line["event"] for line in logs] == ["model_failed"]
 
 
 def test_a_stable_version_that_is_at_fault_ends_it():
@@ -238,13 +238,9 @@ def test_an_output_that_the_policy_does_not_take_ends_it_or_rejects_the_row():
     models = {"1": model("1", nonsense)}
     (rejection,) = scorer(models=models).score(table([1.0])).rejected
     assert rejection.reason == "bad_output"
-    stopping = Scorer(canary_of_one(), models, ManualClock(), OutputPolicy("stop"))
+    stopping = scorer(models=models, steps=Steps(outputs=OutputPolicy("stop")))
     with pytest.raises(ModelFailed, match="bad_output is stop"):
         stopping.score(table([1.0]))
-
-
-def canary_of_one():
-    return scorer()._page
 
 
 def test_it_says_which_columns_it_needs_and_which_of_them_repeat():

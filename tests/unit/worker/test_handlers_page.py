@@ -12,12 +12,12 @@ from fakes import FakeModel, giving
 
 from app import handler as promised
 from app.answering.handler_start import handled
-from app.avro.resolution import reader_columns
+from app.avro.columns import reader_columns
 from app.avro.schemas import SchemaDirectory
 from app.errors import HandlerInvalid, Reason, Stage
 from app.pipeline.infer import OutputPolicy
 from app.records import Columns
-from app.settings import Pipeline
+from app.settings.pipelines import Pipeline
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput, ValueOutput
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,8 @@ import pytest
 from fakes import NOW_MS, ManualClock
 from small_pipeline import COLUMNS, SICK, model_of, tenths
 
-from app.avro.codec import DatumWriter, datum_reader
+from app.avro.datum_reader import datum_reader
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import ConfluentFraming
 from app.avro.schemas import parse
 from app.errors import ModelFailed, ModelInvalid, SchemaIncompatible
