@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from app.errors import HandlerFailed, HandlerInvalid, Reason, Stage
 from app.handler import AnyHandler
-from app.pipeline.features import Features
+from app.pipeline.features.plan import Features
 from app.pipeline.handle import BadStep, Verdict, called, isolated, not_finite, rejections_of, tensors_of
 from app.ports import Tensors
 from app.records import Columns, IntArray, Rejection
@@ -93,7 +93,7 @@ class HandledPlan:
         count = batch.num_rows
         tensors = called(self._handler.preprocess, batch, count, lambda made: tensors_of(made, self._inputs, count))
         if finite and not_finite(tensors).any():
-            raise BadStep(Reason.NOT_FINITE, "BadFeatures", "preprocess gave what is not finite")
+            raise BadStep(Reason.NOT_FINITE, "BadHandlerOutput", "preprocess gave what is not finite")
         return tensors
 
     def _nothing(self) -> dict[str, Array]:
@@ -110,4 +110,4 @@ def _taken(table: pa.RecordBatch, positions: IntArray, *, copied: bool = False) 
 def _not_finite_input(tensors: Tensors, index: int, row: int) -> Rejection:
     bad = next(name for name, tensor in tensors.items() if not np.isfinite(tensor[index]).all())
     message = f"preprocess gave input {bad!r} what is not finite"
-    return Rejection(row, Stage.FEATURES, Reason.NOT_FINITE, "BadFeatures", message)
+    return Rejection(row, Stage.FEATURES, Reason.NOT_FINITE, "BadHandlerOutput", message)

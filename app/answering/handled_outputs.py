@@ -156,7 +156,10 @@ def _bad_field(column: Array, spec: Output, quantity: Quantity) -> Mask:
 def _inference(
     fields: dict[str, Array], rows: IntArray, rejected: list[Rejection], specs: tuple[Output, ...]
 ) -> Inference:
-    """With what metrics and comparisons are told: which class was predicted, and the confidence if a field has it."""
+    """With what metrics, comparisons and requests are told: which class was predicted, and how sure, if a field has it.
+
+    Where there are two classes the probability of one says that of the other.
+    """
     classifying = [spec for spec in specs if isinstance(spec, ProbabilitiesOutput)]
     if not classifying or not len(rows):
         return Inference(fields, rows, rejected)
@@ -170,7 +173,10 @@ def _inference(
         confidence = columns["probabilities"][np.arange(len(rows)), winner]
     elif "probability" in columns:
         confidence = np.where(winner == 1, columns["probability"], 1 - columns["probability"])
-    return Inference(fields, rows, rejected, spec.classes, winner, confidence, columns.get("probabilities"))
+    probabilities = columns.get("probabilities")
+    if probabilities is None and "probability" in columns:
+        probabilities = np.stack([1 - columns["probability"], columns["probability"]], axis=1)
+    return Inference(fields, rows, rejected, spec.classes, winner, confidence, probabilities)
 
 
 def _winner(columns: Mapping[Quantity, Array], spec: ProbabilitiesOutput) -> Array:

@@ -17,7 +17,7 @@ from app.answering.handled_inputs import HandledPlan
 from app.answering.handled_outputs import HandledOutputs
 from app.errors import HandlerInvalid, ModelFailed
 from app.handler import AnyHandler, Handler, HandlerContext
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.pipeline.handle import said
 from app.pipeline.infer import OutputPolicy, infer
 from app.ports import Model, Tensors

@@ -6,15 +6,15 @@ version whatever is decided meanwhile. A new page is a new lineup; replacing the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from app.answering.breaker import Breaker
-from app.answering.handled_inputs import HandledPlan
 from app.answering.handled_outputs import HandledOutputs
 from app.facts import InUse, Serving
 from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan, Features, features_of
+from app.pipeline.features.plan import FeaturePlan, Features, features_of
 from app.pipeline.infer import Inference, OutputPolicy, infer
-from app.pipeline.summary import SummaryPlan
+from app.pipeline.summary.plan import SummaryPlan
 from app.ports import ModelChooser, Tensors
 from app.records import Columns, IntArray, Record
 from app.specs import Constant
@@ -22,18 +22,27 @@ from app.specs import Constant
 FALLBACK = "fallback"
 
 
+class InputPlan(Protocol):
+    """Makes a version's inputs: by the manifest, by a handler, or of the columns of files."""
+
+    def apply(self, columns: Columns) -> Features:
+        """As `FeaturePlan.apply`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Lane:
     """One loaded version in one part: what makes its inputs, itself, and what writes its answers.
 
+    encoder: None where answers are no records: in files.
     constant: what its manifest says to answer while it fails, or None.
     stable: who is asked while it fails, where it is not that itself. previous: who is asked then, if that is wanted.
     outputs: the handler that makes fields of its answers, None where the manifest says how.
     summary: how its answers are added up, None if nobody wants that.
     """
 
-    plan: FeaturePlan | HandledPlan
-    encoder: PredictionEncoder
+    plan: InputPlan
+    encoder: PredictionEncoder | None
     answerer: Answerer
     breaker: Breaker
     constant: Mapping[str, Constant] | None = None
@@ -49,9 +58,9 @@ class Lane:
 
     def features_beside(self, columns: Columns) -> Features:
         """Its inputs, off the stream thread: a compiled plan is that one's alone."""
-        if isinstance(self.plan, HandledPlan):
-            return self.plan.apply(columns)
-        return features_of(columns, self.answerer.model.inputs)
+        if isinstance(self.plan, FeaturePlan):
+            return features_of(columns, self.answerer.model.inputs)
+        return self.plan.apply(columns)
 
     def infer(self, tensors: Tensors, rows: IntArray, policy: OutputPolicy) -> Inference:
         """Its answers, see `infer.infer`."""

@@ -12,51 +12,34 @@ being answered the next one fills, so under load batches are as large as the loa
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Lock
-from typing import cast
 
 import pyarrow as pa
 
-from app.answering.answers import Answers, joined
-from app.answering.asking import Asking, FallbackPolicy
+from app.answering.answers import Answers
+from app.answering.asking import Asking
 from app.answering.lineup import Lineup
 from app.answering.scoring import Scoring
 from app.clock import Clock
 from app.facts import Committed
 from app.pipeline.batcher import BatchPolicy, FixedWait, MicroBatcher, Pace
-from app.pipeline.infer import OutputPolicy
 from app.pipeline.objective import LatencyObjective
 from app.ports import OnlineObserver
-from app.records import Batch, Record
+from app.records import Batch
+from app.serving.call_tracing import RequestTracing, tell_of
 from app.serving.in_force import InForce, in_force_of
+from app.serving.online_policy import OnlinePolicy
 from app.serving.pace import WhileExpected
 from app.serving.question import ROW_BYTES, Question, Span, Waiting, nothing
-from app.serving.refusals import BadRequest, Expired, NotFound, NotServing, Overloaded
+from app.serving.refusals import BadRequest, Expired, NotServing, Overloaded
+from app.serving.rounds import Rounds
 from app.serving.shared_batch import Ended, Scored, scored_spans
+from app.serving.spans import TOO_LATE, give, spans_of
 
 SHORTEST_RETRY_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class OnlinePolicy:
-    """How requests share batches, and how much may wait.
-
-    max_rows: of one batch. max_wait_s: how long a request waits for others that are on their way. slo_s: instead of
-    max_wait_s, how old a request may be when it is answered; batches wait for company as long as that allows.
-    most_waiting_rows: more are refused as Overloaded. most_request_rows: of one request.
-    outputs, fallback: as in the stream.
-    """
-
-    max_rows: int = 512
-    max_wait_s: float = 0.002
-    slo_s: float | None = None
-    most_waiting_rows: int = 20_000
-    most_request_rows: int = 10_000
-    outputs: OutputPolicy = field(default_factory=OutputPolicy)
-    fallback: FallbackPolicy = field(default_factory=FallbackPolicy)
+SOONER_S = 150e-6  # to write an answer, carry it and take in the next call takes 250 µs of the quickest client
 
 
 class OnlineCore:
@@ -66,27 +49,35 @@ class OnlineCore:
     """
 
     def __init__(
-        self, model: str, event: pa.Schema | None, policy: OnlinePolicy, clock: Clock, observer: OnlineObserver
+        self,
+        model: str,
+        event: pa.Schema | None,
+        policy: OnlinePolicy,
+        clock: Clock,
+        observer: OnlineObserver,
+        tracing: RequestTracing | None = None,
     ) -> None:
         self.model, self.policy = model, policy
+        self._tracing = tracing
         self._event, self._clock, self._observer = event, clock, observer
         self._in_force: InForce | None = None
         self._asking = Asking(policy.outputs, policy.fallback)
         self._pace: Pace
         if policy.slo_s is None:
-            self._pace = WhileExpected(FixedWait(policy.max_wait_s, clock), lambda: self._coming)
+            self._pace = WhileExpected(FixedWait(policy.max_wait_s, clock), self._expected)
         else:
             self._pace = LatencyObjective(policy.slo_s, clock)
-        self._batcher = MicroBatcher(BatchPolicy(policy.max_rows, policy.max_rows * ROW_BYTES), clock, self._pace)
+        self._batcher: MicroBatcher[Waiting] = MicroBatcher(
+            BatchPolicy(policy.max_rows, policy.max_rows * ROW_BYTES), clock, self._pace
+        )
         self._scoring = Scoring(self._score, f"online-{model}", clock, told=self._told)
         self._serving = Lock()
-        self._inside: tuple[Batch, list[Span]] | None = None
+        self._inside: tuple[Batch[Waiting], list[Span]] | None = None
         self._coming = 0
         self._gone = False  # some of those in the batcher are
         self._leaving = self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._soon: asyncio.Handle | None = None  # the next turn: in the next round, or when a batch is due
-        self._soon_at_once = False
+        self._rounds = Rounds(self._turn, clock)
+        self._batch_over_at = float("-inf")
         self._row_s = 0.0  # what a row took of late
         self.answered_rows = 0
 
@@ -120,18 +111,22 @@ class OnlineCore:
     # ------------------------------------------------------------------------------------------- the loop's
 
     @contextmanager
-    def coming(self) -> Iterator[None]:
+    def coming(self, *, queued: bool = False) -> Iterator[None]:
         """Somebody has begun to send a request: until the end of this block, or until it asks, others may wait for it.
 
-        A surface enters it when it has read a request's head, and leaves it just before `ask`.
+        A surface enters it when it has read a request's head, and leaves it just before `ask`. queued: it reads one at
+        a time. Who comes sooner after a batch than anybody could who waited for its answers was in a queue, and
+        others may be behind it.
         """
+        if queued and self._clock.monotonic() - self._batch_over_at <= SOONER_S:
+            self._rounds.queued = True
         self._coming += 1
         try:
             yield
         finally:
             self._coming -= 1
             if not self._coming and len(self._batcher):
-                self._turn_soon()  # those who waited for this one need not any more
+                self._rounds.soon()  # those who waited for this one need not any more
 
     async def ask(self, question: Question) -> Answers:
         """The answers to all rows of a question, in its order. No rows have no answers, and that is an answer.
@@ -145,7 +140,7 @@ class OnlineCore:
             return nothing()
         now = self._clock.monotonic()
         loop = asyncio.get_running_loop()
-        self._loop = loop
+        self._rounds.on(loop)
         within_s = question.within_s
         waiting = Waiting(
             question,
@@ -154,12 +149,14 @@ class OnlineCore:
             self._clock.now_ms(),
             float("inf") if within_s is None else now + within_s,
         )
+        if self._tracing is not None:
+            waiting.trace = self._tracing.asking()
         if within_s is not None:
             if within_s <= 0:
                 raise Expired("the time for this request was over before it began")
             waiting.timer = loop.call_later(within_s, self._expire, waiting)
-        self._batcher.add(cast("list[Record]", [waiting] * n))  # one object for all of them: see Waiting
-        self._turn_soon()
+        self._batcher.add([waiting] * n)  # one object for all of them: see Waiting
+        self._rounds.soon()
         try:
             return await waiting.done
         except asyncio.CancelledError:
@@ -173,7 +170,7 @@ class OnlineCore:
         """From now on refuse what comes, and answer what is there; what is not answered in time is refused."""
         self._closed = True
         self._batcher.drain()
-        self._turn_soon()
+        self._rounds.soon()
         deadline = time.monotonic() + within_s
         while (len(self._batcher) or self._inside) and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
@@ -184,9 +181,9 @@ class OnlineCore:
 
     def _checked(self, question: Question) -> int:
         """How many rows it has. Raises RequestRefused."""
-        if (question.instances is None) == (question.vectors is None):
-            raise BadRequest("a question has instances or vectors, one of the two")
-        n, policy = len(question.rows), self.policy
+        if question.forms != 1:
+            raise BadRequest("a question has instances, columns or vectors, one of the three")
+        n, policy = len(question), self.policy
         if question.keys is not None and len(question.keys) != n:
             raise BadRequest(f"keys has {len(question.keys)} entries for {n} rows", field="keys")
         if n > policy.most_request_rows:
@@ -198,70 +195,41 @@ class OnlineCore:
         return n
 
     def _expire(self, waiting: Waiting) -> None:
-        waiting.refuse(Expired("not answered in the time that was given"))
+        waiting.refuse(Expired(TOO_LATE))
         self._gone = True
 
-    def _turn_soon(self, delay_s: float = 0.0) -> None:
-        """Look for a due batch in the loop's next round: whoever asks in this one is in it."""
-        loop = self._loop
-        if loop is None or self._inside is not None or self._soon_at_once:
-            return  # the end of what is inside looks again
-        if self._soon is not None:
-            self._soon.cancel()
-        self._soon_at_once = delay_s <= 0
-        self._soon = loop.call_soon(self._turn) if self._soon_at_once else loop.call_later(delay_s, self._turn)
+    def _expected(self) -> bool:
+        """Whether somebody may still join those who wait: on the way, or ready and not taken in yet."""
+        return self._coming > 0 or self._rounds.busy
 
     def _turn(self) -> None:
         """Hand out batches while they are due and the model is quick."""
-        self._soon, self._soon_at_once = None, False
         while self._inside is None and (in_force := self._in_force) is not None:
             if self._gone:
                 self._gone = False
-                self._batcher.drop(lambda record: cast("Waiting", record).done.done())
+                self._batcher.drop(lambda waiting: waiting.done.done())
             due_in = self._batcher.due_in()
             if due_in > 0:
                 if due_in != float("inf"):
-                    self._turn_soon(due_in)
+                    self._rounds.again(0.0 if self._rounds.busy else due_in)
                 return
             batch = self._batcher.take()
-            spans = self._spans(cast("Sequence[Waiting]", batch.records), in_force)
+            spans, refused = spans_of(batch.records, in_force, self._clock.monotonic())
+            self._gone = self._gone or refused
             if not spans:
                 continue
             self._inside = (batch, spans)
+            self._rounds.queued = False
             self._scoring.submit((batch, spans, in_force), sum(span.many for span in spans))
             self._collect()
 
-    def _spans(self, records: Sequence[Waiting], in_force: InForce) -> list[Span]:
-        """Whose rows these are; without those of requests that are over, or have nobody to answer any more."""
-        spans, at, now = [], 0, self._clock.monotonic()
-        while at < len(records):
-            waiting = records[at]
-            many = min(len(waiting.question.rows) - waiting.taken, len(records) - at)
-            span = Span(waiting, waiting.taken, waiting.taken + many)
-            waiting.taken += many
-            at += many
-            if waiting.deadline <= now:
-                self._expire(waiting)
-            elif waiting.question.version is not None:
-                try:
-                    in_force.lane_index(waiting.question.version)
-                except NotFound as exc:
-                    waiting.refuse(exc)
-                    self._gone = True
-            if not waiting.done.done():
-                spans.append(span)
-        return spans
-
     def _told(self) -> None:
         """On the scoring thread: an answer is there."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._answer_is_there)
+        self._rounds.from_thread(self._answer_is_there)
 
     def _answer_is_there(self) -> None:
         self._collect()
-        if self._soon is not None:
-            self._soon.cancel()
-        self._turn()
+        self._rounds.now()
 
     def _collect(self) -> None:
         """Give what was answered to those who asked."""
@@ -278,25 +246,16 @@ class OnlineCore:
         if ended is None:
             return
         self._inside = None
+        self._batch_over_at = self._clock.monotonic()
         for those, scored in ended:
             if isinstance(scored, Exception):
                 for span in those:
                     span.waiting.refuse(scored)
                 continue
             self._tell(batch, scored)
-            at = 0
-            for span in those:
-                alone = span.many == len(scored.answers)
-                self._give(span, scored.answers if alone else scored.answers.between(at, at + span.many))
-                at += span.many
+            give(those, scored.answers)
 
-    def _give(self, span: Span, answers: Answers) -> None:
-        waiting = span.waiting
-        waiting.answers.append(answers)
-        if span.end == len(waiting.question.rows) and not waiting.done.done():
-            waiting.done.set_result(joined(waiting.answers))
-
-    def _tell(self, batch: Batch, scored: Scored) -> None:
+    def _tell(self, batch: Batch[Waiting], scored: Scored) -> None:
         rows = scored.fact.rows
         self.answered_rows += sum(outcomes.predicted for outcomes in scored.outcomes)
         self._row_s = (
@@ -308,11 +267,17 @@ class OnlineCore:
         self._observer.committed(Committed(scored.outcomes, self._clock.now_ms()))
 
     def _held(self) -> list[Waiting]:
-        held = cast("Sequence[Waiting]", self._batcher.records)
         inside = [span.waiting for span in self._inside[1]] if self._inside else []
-        return [*dict.fromkeys([*held, *inside])]
+        return [*dict.fromkeys([*self._batcher.records, *inside])]
 
-    def _score(self, question: tuple[Batch, list[Span], InForce]) -> list[Ended]:
+    def _score(self, question: tuple[Batch[Waiting], list[Span], InForce]) -> list[Ended]:
         """On the loop or on the scoring thread, never on both."""
         batch, spans, in_force = question
-        return scored_spans(batch, spans, in_force, self._asking)
+        if self._tracing is None:
+            return scored_spans(batch, spans, in_force, self._asking)
+        traced = [span.waiting.trace for span in spans if span.waiting.trace is not None]
+        with self._tracing.batch(self.model, batch, traced) as trace:
+            ended = scored_spans(batch, spans, in_force, self._asking)
+            if trace is not None:
+                tell_of(ended, trace)
+        return ended

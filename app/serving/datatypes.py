@@ -20,7 +20,6 @@ NUMBERS: Mapping[str, str] = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in NUMBERS.items()}
 MOST_DIMENSIONS = 32  # what every NumPy has
-LARGEST_EXACT = 1e22  # powers of ten up to it are exact in float64, and so is a quotient of them
 
 
 def check_datatype(datatype: str, where: str) -> None:
@@ -66,22 +65,3 @@ def most_of(in_force: InForce, rows: int) -> Most:
 def datatype_of(array: Array) -> str:
     """The protocol's name for what these elements are; text and bytes are BYTES."""
     return BYTES if array.dtype.kind in "OUS" else _NAMES[np.dtype(array.dtype).newbyteorder("=")]
-
-
-def as_meant(features: Array) -> Array:
-    """Numbers of 16 or 32 bits → float64; a float32 becomes the shortest decimal that is it, if seven digits do.
-
-    A client's 0.1 comes as 0.100000001490116: above a bound of 0.1, and another number than the stream has for it.
-    """
-    with np.errstate(all="ignore"):  # a signalling NaN warns when it is widened
-        exact: Array = features.astype(np.float64)
-        if features.dtype != np.float32:
-            return exact
-        size = np.floor(np.log10(np.abs(exact)))
-        meant = exact
-        for digits in (7, 6):
-            places = digits - 1 - size
-            scale = np.power(10.0, np.abs(places))
-            rounded = np.where(places > 0, np.rint(exact * scale) / scale, np.rint(exact / scale) * scale)
-            meant = np.where((rounded.astype(np.float32) == features) & (scale <= LARGEST_EXACT), rounded, meant)
-    return meant

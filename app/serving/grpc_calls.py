@@ -20,6 +20,8 @@ from google.protobuf.message import DecodeError, Message
 from app.answering.answers import AnsweredBy, Answers
 from app.errors import AppError, ModelFailed, Stage
 from app.serving.admission import CallObserver, OpenBytes, Places, request_id_of, while_they_come
+from app.serving.call_tracing import RequestTracing
+from app.serving.grpc_tracing import traced_stream, traced_unary
 from app.serving.refusals import BadRequest, Expired, NotAllowed, NotFound, NotServing, Overloaded
 
 Request = TypeVar("Request", bound=Message)
@@ -123,7 +125,8 @@ class Calls:
     gate: None lets everybody in. answer_s: how long a row may wait for its answer where no deadline is sooner.
     receive_s: how long the message of a call may take to come; grpc would wait for ever. idle_s: how long the next one
     of a stream may. most: calls at a time that the gate let in; the public ones have places of their own, so that
-    nobody without a key can take those of the others. held: what messages may hold together.
+    nobody without a key can take those of the others. held: what messages may hold together. tracing: of all calls but
+    the public ones.
     """
 
     def __init__(
@@ -136,7 +139,9 @@ class Calls:
         idle_s: float = 60.0,
         most: int = 1000,
         held: OpenBytes | None = None,
+        tracing: RequestTracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._gate, self._observer = gate, observer
         self._answer_s, self._receive_s, self._idle_s = answer_s, receive_s, idle_s
         self._held = held or OpenBytes(1 << 30)
@@ -163,10 +168,14 @@ class Calls:
                 answer = self._unary(f"{name}/{method}", behaviour, None, self._public, nullcontext)
             else:
                 answer = self._unary(f"{name}/{method}", behaviour, self._gate, self._places, coming)
+                if self._tracing is not None:
+                    answer = traced_unary(self._tracing, f"{name}/{method}", answer)
             handlers[method] = grpc.stream_unary_rpc_method_handler(answer)
         for method, stream in streams.items():
             gate, places = (None, self._watchers) if method in public else (self._gate, self._places)
             answered = self._stream(f"{name}/{method}", stream, gate, places)
+            if self._tracing is not None and method not in public:
+                answered = traced_stream(self._tracing, f"{name}/{method}", answered)
             handlers[method] = grpc.stream_stream_rpc_method_handler(answered)
         return grpc.method_handlers_generic_handler(name, handlers)
 

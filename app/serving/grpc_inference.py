@@ -80,7 +80,7 @@ class InferenceService:
         most = most_of(in_force, core.policy.most_request_rows)
         question = asked_by_tensors(inputs_of(request, most), in_force, most, version=version, within_s=call.within_s)
         if question.keys is None and (key := _key(request, call)) is not None:
-            question = replace(question, keys=[key] * len(question.rows))
+            question = replace(question, keys=[key] * len(question))
         answers = await core.ask(question)
         if answers.rejected:
             raise rejected(answers)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from app.grpc_api import prediction_pb2 as messages
-from app.serving.datatypes import as_meant
 from app.serving.refusals import BadRequest
 
 Array = npt.NDArray[Any]
@@ -24,12 +23,12 @@ ONE_BYTE = 0x80  # a varint below this is one byte
 
 
 def row_of(request: "messages.PredictRequest | messages.StreamedPredictRequest") -> Array:
-    """The features of one request, (1, k) float64."""
-    return as_meant(np.array(request.features, np.float32)[None])
+    """The features of one request, (1, k) float32."""
+    return np.array(request.features, np.float32)[None]
 
 
 def rows_of(body: bytes, most_rows: int) -> Array:
-    """The instances of a BatchPredictRequest, (n, k) float64.
+    """The instances of a BatchPredictRequest, (n, k) float32.
 
     Raises BadRequest if it is none, has no instances or more than `most_rows`, or they differ in length.
     """
@@ -40,7 +39,7 @@ def rows_of(body: bytes, most_rows: int) -> Array:
         raise BadRequest("instances: there are none")
     if len(features) > most_rows:
         raise _too_many(len(features), most_rows)
-    return as_meant(features)
+    return features
 
 
 def _too_many(rows: int, most: int) -> BadRequest:

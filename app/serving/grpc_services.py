@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import grpc
 
@@ -20,8 +21,9 @@ def grpc_services(
     """By full name. cores: one for each model, at least one; PredictionService, which names none, asks the first."""
     prediction = PredictionService(cores[0], ending)
     inference = InferenceService({core.model: core for core in cores}, ending)
-    only = cores[0].coming if len(cores) == 1 else nullcontext  # whose a message is that is on its way, nobody knows
+    coming = partial(cores[0].coming, queued=True)  # grpc.aio takes in one call in each round of the loop
+    only = coming if len(cores) == 1 else nullcontext  # whose a message is that is on its way, nobody knows
     return {
-        PREDICTION: calls.service(PREDICTION, prediction.unary, prediction.streams, {"HealthCheck"}, cores[0].coming),
+        PREDICTION: calls.service(PREDICTION, prediction.unary, prediction.streams, {"HealthCheck"}, coming),
         INFERENCE: calls.service(INFERENCE, inference.unary, public=PUBLIC, coming=only),
     }

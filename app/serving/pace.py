@@ -1,21 +1,18 @@
-"""How long requests wait for company: only while somebody is on the way, so a lone one never waits."""
+"""How long requests wait for company: only while somebody may still join them, so a lone one never waits."""
 
 from collections.abc import Callable, Sequence
 
 from app.pipeline.batcher import FixedWait
-from app.records import Record
+from app.records import Timed
 
 
 class WhileExpected(FixedWait):
-    """A `batcher.Pace`: up to `max_wait_s`, while `expected` is above 0.
+    """A `batcher.Pace`: up to `max_wait_s`, while `expected` says that somebody may still join."""
 
-    expected: how many requests have begun to arrive and may still join.
-    """
-
-    def __init__(self, wait: FixedWait, expected: Callable[[], int]) -> None:
+    def __init__(self, wait: FixedWait, expected: Callable[[], bool]) -> None:
         self._wait, self._expected = wait, expected
 
-    def arrived(self, records: Sequence[Record]) -> float:
+    def arrived(self, records: Sequence[Timed]) -> float:
         """The deadline to leave."""
         return self._wait.arrived(records)
 

@@ -1,7 +1,7 @@
 """A request as the core has it: what is asked, and what has become of it so far."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.answering.answers import Answers
-from app.answering.event_columns import EventColumns
+from app.answering.event_columns import Column, EventColumns
 
 Array = npt.NDArray[Any]
 
@@ -18,26 +18,33 @@ ROW_BYTES = 256  # what a row counts for in the batcher: its bytes are bounded w
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Rows to be answered: exactly one of `instances` and `vectors`.
+    """Rows to be answered: exactly one of `instances`, `columns` and `vectors`.
 
-    instances: one mapping from field to value for each row. vectors: one sequence of numbers for each row, or an
-    array (n, width); see `event_columns.EventColumns` for both, and `in_force.InForce` for whose manifest says what
-    a vector's numbers are. keys: one for each row or None, what a rollout chooses the version by; the same text as
-    the key of the event in Kafka. A row without a key is stable's.
+    instances: one mapping from field to value for each row. columns: one column for each field, all of one length.
+    vectors: one sequence of numbers for each row, or an array (n, width). See `event_columns.EventColumns` for all, and
+    `in_force.InForce` for whose manifest says what a vector's numbers are. keys: one for each row or None, what a
+    rollout chooses the version by; the same text as the key of the event in Kafka. A row without a key is stable's.
     version: only this one is to answer, whatever the rollout says. within_s: from now on; None is for ever.
     """
 
     instances: Sequence[object] | None = None
+    columns: Mapping[str, Column] | None = None
     vectors: Sequence[object] | Array | None = None
     keys: Sequence[str | None] | None = None
     version: str | None = None
     within_s: float | None = None
 
     @property
-    def rows(self) -> Sequence[object] | Array:
-        """Whichever was given."""
+    def forms(self) -> int:
+        """How many of the three were given."""
+        return sum(form is not None for form in (self.instances, self.columns, self.vectors))
+
+    def __len__(self) -> int:
+        """How many rows."""
+        if self.columns is not None:
+            return len(next(iter(self.columns.values()), ()))
         rows = self.instances if self.instances is not None else self.vectors
-        return () if rows is None else rows
+        return 0 if rows is None else len(rows)
 
 
 class Waiting:
@@ -47,7 +54,7 @@ class Waiting:
     sent, whichever versions answer.
     """
 
-    __slots__ = ("answers", "arrived_ms", "deadline", "done", "events", "question", "taken", "timer")
+    __slots__ = ("answers", "arrived_ms", "deadline", "done", "events", "question", "taken", "timer", "trace")
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class Waiting:
         self.taken = 0  # rows that are in a batch already
         self.answers: list[Answers] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.trace: object | None = None  # as RequestTracing.asking has it
 
     def __len__(self) -> int:
         return ROW_BYTES

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version as version_of_package
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.serving.admission import CallObserver, OpenBytes
+from app.serving.call_tracing import RequestTracing
 from app.serving.gate import Gate
 from app.serving.rest_calls import (
     Behaviour,
@@ -71,10 +72,12 @@ def application(
     exposition: Callable[[], bytes],
     ending: asyncio.Event,
     held: OpenBytes | None = None,
+    tracing: RequestTracing | None = None,
 ) -> ASGIApp:
     """Everything there is over HTTP. default: the model that routes without a name ask.
 
     ending: set when the server is about to end. held: what bodies may hold together, with other surfaces.
+    tracing: of requests, if they are traced.
     """
     app = FastAPI(
         title="Inference",
@@ -83,8 +86,8 @@ def application(
         docs_url="/docs" if routes.open_description else None,
         redoc_url=None,
     )
-    calls = Calls(gate, routes.policy, observer, held)
-    direct: dict[tuple[str, str], Endpoint] = {}
+    calls = Calls(gate, routes.policy, observer, held, tracing)
+    direct: dict[tuple[str, str], tuple[Endpoint, Mapping[str, str]]] = {}
 
     def add(
         verb: str,
@@ -95,9 +98,11 @@ def application(
         style: _Style = _PLAIN,
     ) -> None:
         endpoint = calls.route(paths[0], behaviour, who=who, error=style.error, bad=style.bad)
-        direct.update(((verb, path), endpoint) for path in paths if "{" not in path)
-        if verb == "GET":  # as for GET, and uvicorn leaves out the body
-            direct.update((("HEAD", path), endpoint) for path in paths if "{" not in path)
+        for path, params in ((path, params) for each in paths for path, params in _known(each, models)):
+            direct[verb, path] = endpoint, params
+            if verb == "GET":  # as for GET, and uvicorn leaves out the body
+                direct["HEAD", path] = endpoint, params
+        if verb == "GET":
             for path in paths:
                 app.add_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         for path in paths:
@@ -135,18 +140,32 @@ def application(
 
 
 class _Direct:
-    """Routes without a variable are looked up; the framework's way to them takes half of a small request's time."""
+    """Routes whose paths are known are looked up; the framework's way to them takes half of a small request's time.
 
-    def __init__(self, app: FastAPI, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+    endpoints: by verb and path, each with the variables of the path.
+    """
+
+    def __init__(self, app: FastAPI, endpoints: Mapping[tuple[str, str], tuple[Endpoint, Mapping[str, str]]]) -> None:
         self._app, self._endpoints = app, endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if endpoint is None:
+        found = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if found is None:
             await self._app(scope, receive, send)
             return
+        endpoint, params = found
+        scope["path_params"] = dict(params)
         response = await endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+def _known(path: str, models: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The paths that a route stands for, as far as they are known, with their variables."""
+    if "{" not in path:
+        yield path, {}
+    elif path.count("{") == 1 and "{model}" in path:
+        for model in models:
+            yield path.replace("{model}", model), {"model": model}
 
 
 Add = Callable[..., None]

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from app.answering.answers import Answers
 from app.errors import AppError, ModelFailed
 from app.serving.admission import CallObserver, OpenBytes, Places, request_id_of
+from app.serving.call_tracing import RequestTracing, traced_endpoint
 from app.serving.core import OnlineCore
 from app.serving.gate import Gate
 from app.serving.question import Question
@@ -162,10 +163,17 @@ def bare_error(_call: Call, detail: str, _exc: Exception) -> dict[str, object]:
 
 
 class Calls:
-    """Makes routes of behaviours. held: what bodies may hold together."""
+    """Makes routes of behaviours. held: what bodies may hold together. tracing: of all requests but probes."""
 
-    def __init__(self, gate: Gate, policy: RestPolicy, observer: CallObserver, held: OpenBytes | None = None) -> None:
-        self._gate, self.policy, self.observer = gate, policy, observer
+    def __init__(
+        self,
+        gate: Gate,
+        policy: RestPolicy,
+        observer: CallObserver,
+        held: OpenBytes | None = None,
+        tracing: RequestTracing | None = None,
+    ) -> None:
+        self._gate, self.policy, self.observer, self._tracing = gate, policy, observer, tracing
         self.held = held or OpenBytes(1 << 30)
         self.places = Places(policy.concurrent, "requests")
         self._log = structlog.get_logger()
@@ -189,7 +197,9 @@ class Calls:
             self.observer.call_ended(name, str(response.status_code), call.took_s)
             return response
 
-        return endpoint
+        if self._tracing is None or who == "anybody":
+            return endpoint
+        return traced_endpoint(self._tracing, name, endpoint, REQUEST_ID)
 
     def admit(self, headers: Mapping[str, str], who: Who) -> None:
         """Raises NotAllowed."""

@@ -56,7 +56,7 @@ def asked(
     where: str | None = None,
 ) -> Question:
     """Rows that are all objects, or all lists. where: the list they were in. Raises BadRequest."""
-    checked = None if keys is None or not any(key is not None for key in keys) else [*_keys(keys, where)]
+    checked = keys_of(keys, where)
     if rows and all(isinstance(row, list) for row in rows):
         return Question(vectors=rows, keys=checked, version=version, within_s=within_s)
     for number, row in enumerate(rows):
@@ -66,6 +66,17 @@ def asked(
                 f"{field} is {_kind(row)}, expected an object with fields, or only lists of numbers", field=field
             )
     return Question(instances=rows, keys=checked, version=version, within_s=within_s)
+
+
+def keys_of(keys: Sequence[object] | None, where: str | None) -> list[str | None] | None:
+    """What rollouts choose the rows by; None if no row has one. where: the list they are in. Raises BadRequest."""
+    if keys is None or not any(key is not None for key in keys):
+        return None
+    for number, key in enumerate(keys):
+        if key is not None and (not isinstance(key, str) or len(key) > LONGEST_KEY):
+            field = "key" if where is None else f"{where}[{number}].key"
+            raise BadRequest(f"{field} is {_kind(key)}, expected text of at most {LONGEST_KEY} characters", field=field)
+    return [*keys]  # type: ignore[list-item] # looked at just now
 
 
 def check_rows(rows: int, most: int, where: str) -> None:
@@ -126,8 +137,8 @@ def rejection_page(why: Rejection) -> dict[str, object]:
 
 
 def field_of(why: Rejection) -> str | None:
-    """Messages about features begin with the field."""
-    return why.message.partition(" ")[0] if why.stage is Stage.FEATURES else None
+    """Messages about features begin with the field; those of a handler's step do not."""
+    return why.message.partition(" ")[0] if why.error == "BadFeatures" else None
 
 
 def refusal_of(answers: Answers, where: str = "") -> Exception:
@@ -145,14 +156,6 @@ def only_version(answers: Answers) -> str | None:
     """The version that answered all rows, None if there are several."""
     versions = {answers.sources[by].version for by in np.unique(answers.by).tolist()}
     return versions.pop() if len(versions) == 1 else None
-
-
-def _keys(keys: Sequence[object], where: str | None) -> Sequence[str | None]:
-    for number, key in enumerate(keys):
-        if key is not None and (not isinstance(key, str) or len(key) > LONGEST_KEY):
-            field = "key" if where is None else f"{where}[{number}].key"
-            raise BadRequest(f"{field} is {_kind(key)}, expected text of at most {LONGEST_KEY} characters", field=field)
-    return keys  # type: ignore[return-value] # looked at just now
 
 
 def _only(page: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from app.serving.in_force import InForce
 from app.serving.question import Question
 from app.serving.refusals import BadRequest, NotFound
 from app.serving.rest_calls import Call, json_response
-from app.serving.rest_pages import asked, check_rows, refusal_of
+from app.serving.rest_pages import asked, check_rows, keys_of, refusal_of
 from app.serving.rest_plain import Served
 from app.serving.tensors import metadata_of, tensors_of
 
@@ -37,9 +37,8 @@ class V1Endpoints:
             found = ", ".join(sorted(page))[:200] or "nothing"
             raise BadRequest(f"expected instances or inputs, one of the two, found {found}")
         by_row = "instances" in page
-        most = core.policy.most_request_rows
-        rows = _rows(page["instances"], most) if by_row else _columns_as_rows(page["inputs"], most)
-        answers = await call.ask(core, _question(rows, page.get("keys"), version, call.within_s))
+        question = _question(page, core.policy.most_request_rows, version, call.within_s)
+        answers = await call.ask(core, question)
         if answers.rejected:
             raise refusal_of(answers, "instances" if by_row else "inputs")
         return json_response({"predictions": _by_row(answers)} if by_row else {"outputs": tensors_of(answers)})
@@ -74,34 +73,41 @@ class V1Endpoints:
         return self._models[name].core, call.request.path_params.get("version")
 
 
-def _rows(given: object, most: int) -> list[object]:
+def _question(page: Mapping[str, Any], most: int, version: str | None, within_s: float) -> Question:
+    """What `instances` or `inputs` ask: rows, or an object of columns. Raises BadRequest."""
+    where = "instances" if "instances" in page else "inputs"
+    given = page[where]
+    if where == "inputs" and isinstance(given, dict):
+        columns = _columns(given, most)
+        if list(columns) != ["features"]:
+            keys = keys_of(_keys(page, len(next(iter(columns.values())))), "instances")
+            return Question(columns=columns, keys=keys, version=version, within_s=within_s)
+        given = columns["features"]
     if not isinstance(given, list):
-        raise BadRequest("instances: expected a list", field="instances")
-    check_rows(len(given), most, "instances")
-    return given
+        expected = "a list" if where == "instances" else "a list of rows, or an object of lists"
+        raise BadRequest(f"{where}: expected {expected}", field=where)
+    check_rows(len(given), most, where)
+    # a model of one number takes bare numbers, as TensorFlow's own do
+    bare = bool(given) and all(isinstance(row, int | float) for row in given)
+    rows = [[row] for row in given] if bare else given
+    return asked(rows, _keys(page, len(given)), version, within_s, where="instances")
 
 
-def _columns_as_rows(given: object, most: int) -> list[object]:
-    """`inputs`: a list of rows, or an object of columns that are equally long."""
-    if isinstance(given, list):
-        check_rows(len(given), most, "inputs")
-        return given
-    if not isinstance(given, dict) or not given or not all(isinstance(column, list) for column in given.values()):
+def _columns(given: Mapping[str, Any], most: int) -> Mapping[str, list[object]]:
+    """Of equal length."""
+    if not given or not all(isinstance(column, list) for column in given.values()):
         raise BadRequest("inputs: expected a list of rows, or an object of lists", field="inputs")
     check_rows(max(map(len, given.values())), most, "inputs")
     if len({len(column) for column in given.values()}) > 1:
         raise BadRequest("inputs: the lists differ in length", field="inputs")
-    if list(given) == ["features"]:
-        return list(given["features"])
-    return [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)]
+    return given
 
 
-def _question(rows: list[object], keys: object, version: str | None, within_s: float) -> Question:
-    if keys is not None and (not isinstance(keys, list) or len(keys) != len(rows)):
+def _keys(page: Mapping[str, Any], rows: int) -> list[object] | None:
+    keys = page.get("keys")
+    if keys is not None and (not isinstance(keys, list) or len(keys) != rows):
         raise BadRequest("keys: expected a list, one for each row", field="keys")
-    # a model of one number takes bare numbers, as TensorFlow's own do
-    bare = bool(rows) and all(isinstance(row, int | float) for row in rows)
-    return asked([[row] for row in rows] if bare else rows, keys, version, within_s, where="instances")
+    return keys
 
 
 def _by_row(answers: Answers) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ class V2Endpoints:
         if given_id is not None and not isinstance(given_id, str):
             raise BadRequest("id: expected text", field="id")
         question = asked_by_tensors(inputs, in_force, most, version=version, within_s=call.within_s)
-        if not len(question.rows):
+        if not len(question):
             raise BadRequest("inputs: they have no rows", field="inputs")
         answers = await call.ask(core, question)
         if answers.rejected:

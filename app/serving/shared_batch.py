@@ -6,19 +6,19 @@ Called on the loop or on the scoring thread, never on both at once.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from app.answering.answers import Answers, answers_of
 from app.answering.asking import Asking, Reply
-from app.answering.event_columns import EventColumns, Made
 from app.answering.parts import Part, part_of, parts_of
 from app.errors import ModelFailed
 from app.facts import BatchScored, Outcomes
 from app.records import Batch, Columns, IntArray, Rejection
+from app.serving.alike import alike, events_of
 from app.serving.in_force import InForce
-from app.serving.question import Span
+from app.serving.question import Span, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Scored:
 Ended = tuple[Sequence[Span], Scored | Exception]
 
 
-def scored_spans(batch: Batch, spans: Sequence[Span], in_force: InForce, asking: Asking) -> list[Ended]:
+def scored_spans(batch: Batch[Waiting], spans: Sequence[Span], in_force: InForce, asking: Asking) -> list[Ended]:
     """What all spans together came to, in one entry: their answers, or what they failed with.
 
     A batch that fails by anything but the model is asked again request by request, with an entry for each: a row that
@@ -47,7 +47,7 @@ def scored_spans(batch: Batch, spans: Sequence[Span], in_force: InForce, asking:
     return [ended for span in spans for ended in scored_spans(batch, [span], in_force, asking)]
 
 
-def _scored(batch: Batch, spans: Sequence[Span], in_force: InForce, asking: Asking) -> Scored:
+def _scored(batch: Batch[Waiting], spans: Sequence[Span], in_force: InForce, asking: Asking) -> Scored:
     started = time.perf_counter()
     n = sum(span.many for span in spans)
     stamps = np.repeat(np.array([span.waiting.arrived_ms for span in spans], np.int64), [span.many for span in spans])
@@ -99,32 +99,16 @@ def _choice(in_force: InForce, spans: Sequence[Span], n: int) -> IntArray | None
 
 
 def _columns(spans: Sequence[Span]) -> Iterator[tuple[Columns, IntArray, Mapping[int, Rejection]]]:
-    """Events of the instances and of the vectors of each layout: columns, which rows of the batch they are, refused."""
-    starts = np.cumsum([0, *(span.many for span in spans)]).tolist()
-    kinds: dict[tuple[EventColumns, bool], list[tuple[Span, int]]] = {}
-    for span, start in zip(spans, starts, strict=False):
-        named = span.waiting.question.instances is not None
-        kinds.setdefault((span.waiting.events, named), []).append((span, start))
-    for (events, named), mine in kinds.items():
-        rows = np.concatenate([np.arange(start, start + span.many) for span, start in mine])
-        made = _made(events, [span for span, _ in mine], named=named)
+    """Events of the rows that are laid out alike: columns, which rows of the batch they are, refused."""
+    starts = np.cumsum([0, *(span.many for span in spans)])
+    for events, which in alike(spans):
+        rows = np.concatenate([np.arange(starts[at], starts[at + 1]) for at in which])
+        made = events_of(events, [spans[at] for at in which])
         refused = {
             int(rows[row]): Rejection(int(rows[row]), why.stage, why.reason, why.error, why.message)
             for row, why in made.refused.items()
         }
         yield Columns(made.columns.table, rows[made.columns.rows]), rows, refused
-
-
-def _made(events: EventColumns, spans: Sequence[Span], *, named: bool) -> Made:
-    given = [span.waiting.question.rows for span in spans]
-    if len(given) == 1:
-        part = given[0][spans[0].start : spans[0].end]
-        return events.of_instances(cast("Sequence[object]", part)) if named else events.of_vectors(part)
-    rows: list[object] = []
-    for each, span in zip(given, spans, strict=True):
-        part = each[span.start : span.end]
-        rows += part.tolist() if isinstance(part, np.ndarray) else part
-    return events.of_instances(rows) if named else events.of_vectors(rows)
 
 
 def _parts(

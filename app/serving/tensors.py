@@ -4,7 +4,7 @@ Rows come as one tensor `features`, (n, width), numbers in the order of the mani
 only input has), or as one tensor for each field, (n,) or (n, length); NaN is what is missing. A tensor `key`, (n,) of
 BYTES, is what rollouts choose by. Answers are `prediction`, `probabilities` and `confidence`.
 
-A number of 32 bits is taken as the shortest decimal that it is, see `datatypes.as_meant`, however it came here.
+A number of 32 bits is taken as the shortest decimal that it is, see `meant.as_meant`, however it came here.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.answering.answers import Answers
-from app.answering.event_columns import EventColumns
-from app.serving.datatypes import Most, as_meant, check_size
+from app.answering.event_columns import Column, EventColumns
+from app.serving.datatypes import Most, check_size
 from app.serving.in_force import InForce
 from app.serving.question import Question
 from app.serving.refusals import BadRequest
@@ -42,7 +42,7 @@ def asked_by_tensors(
     for name, array in inputs.items():
         if array.ndim:
             check_size(array.shape, most, name[:64])
-    rows = {name: as_meant(array) if array.dtype.kind == "f" else array for name, array in inputs.items()}
+    rows = dict(inputs)
     keys = _keys(rows.pop(KEY, None))
     if not rows:
         raise BadRequest(f"inputs: {FEATURES!r}, or one for each field, is needed", field="inputs")
@@ -56,10 +56,10 @@ def asked_by_tensors(
         vectors = rows[name]
         if vectors.dtype.kind not in "iuf":
             raise BadRequest(f"{name}: a tensor of numbers is expected", field=name)
-        return Question(vectors=vectors.astype(np.float64), keys=keys, version=version, within_s=within_s)
-    columns = {name: _values(name, array, events) for name, array in rows.items()}
-    instances = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Question(instances=instances, keys=keys, version=version, within_s=within_s)
+        numbers = vectors if vectors.dtype.kind == "f" else vectors.astype(np.float64)
+        return Question(vectors=numbers, keys=keys, version=version, within_s=within_s)
+    columns = {name: _column(name, array, events) for name, array in rows.items()}
+    return Question(columns=columns, keys=keys, version=version, within_s=within_s)
 
 
 def tensors_of(answers: Answers) -> dict[str, Array]:
@@ -102,22 +102,18 @@ def _keys(array: Array | None) -> list[str | None] | None:
     return [_text(KEY, item) for item in array.tolist()]
 
 
-def _values(name: str, array: Array, events: EventColumns) -> list[object]:
-    """One value for each row."""
+def _column(name: str, array: Array, events: EventColumns) -> Column:
+    """Numbers as they came, text as `str`."""
     known = events.schema.names
     if name not in known:
         raise BadRequest(f"{name[:64]} is no input; inputs are {FEATURES}, {KEY}, {', '.join(known)}", field="inputs")
+    if array.dtype.kind not in "OU":
+        return array
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype.kind in "OU":
-        if array.ndim != 1:
-            raise BadRequest(f"{name}: one element for each row is expected", field=name)
-        return [_text(name, item) for item in array.tolist()]
-    if array.dtype.kind == "f":
-        values = array.astype(object)
-        values[np.isnan(array)] = None
-        return list(values.tolist())
-    return list(array.tolist())
+    if array.ndim != 1:
+        raise BadRequest(f"{name}: one element for each row is expected", field=name)
+    return [_text(name, item) for item in array.tolist()]
 
 
 def _text(name: str, item: object) -> str:

@@ -25,9 +25,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from app import wiring
 from app.grpc_api import prediction_pb2 as messages
 from app.grpc_api.prediction_pb2_grpc import PredictionServiceStub
+from app.wiring import training
 
 ROOT = Path(__file__).parents[2]
 BATCHING = {"on": 512, "off": 1}
@@ -170,7 +170,7 @@ def measure(seconds, turns):
     """The best turn of each call, batching and number of calls under way."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         store = Path(folder) / "store"
-        wiring.train("churn", store=str(store), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
+        training.train("churn", store=str(store), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
         running = {name: servers.enter_context(server(store, Path(folder), most)) for name, most in BATCHING.items()}
         rows = good_rows(store, 1000)
         cases = [(call, many) for call in ("Predict", "PredictStream") for many in UNDER_WAY]

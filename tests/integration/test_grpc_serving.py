@@ -18,13 +18,13 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from worker_process import LOG_TAIL_LINES, ROOT, Samples, clean_environment, wait_until
 
-from app import wiring
 from app.embed import load
 from app.grpc_api import grpc_predict_v2_pb2 as v2
 from app.grpc_api import prediction_pb2 as messages
 from app.grpc_api.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from app.grpc_api.prediction_pb2_grpc import PredictionServiceStub
 from app.train.churn_data import ChurnFormula
+from app.wiring import training
 
 ROWS = 2_000
 KEY = "a key for this test"
@@ -32,12 +32,15 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @contextlib.contextmanager
-def serving(store, folder, **serving_settings):
-    """A server for the length of a block: its process, and what it said when it had started."""
+def serving(store, folder, *, options=None, **serving_settings):
+    """A server for the length of a block: its process, and what it said when it had started.
+
+    options: of its pipeline.
+    """
     config, log = folder / "serve.yaml", folder / "serve.log"
     pipeline = {
         "name": "churn", "input_topics": ["events"], "output_topic": "predictions",
-        "dead_letter_topic": "dead-letters", "model": "churn",
+        "dead_letter_topic": "dead-letters", "model": "churn", **(options or {}),
     }  # fmt: skip
     settings = {
         "kafka": {"bootstrap_servers": "127.0.0.1:1", "group_id": "nobody"},
@@ -71,7 +74,7 @@ def serving(store, folder, **serving_settings):
 def churn_store(tmp_path_factory):
     """A model store with version 1 of churn."""
     store = tmp_path_factory.mktemp("churn-store")
-    wiring.train("churn", store=str(store), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(store), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
     return store
 
 

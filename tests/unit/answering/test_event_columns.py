@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from app.answering.event_columns import EventColumns
 from app.errors import Reason
-from app.pipeline.features import features_of
+from app.pipeline.features.plan import features_of
 from app.specs import Impute, InputSpec, NumberFeature, OneHotFeature, OrdinalFeature, TensorFeature
 
 SCHEMA = pa.schema(
@@ -205,3 +206,68 @@ def _each_alone(make, rows):
         else:
             assert alone.refused[0].message == together.refused[row].message
     features_of(together.columns, INPUTS)  # and the feature step has no trouble with any of it
+
+
+NUMBERS = st.floats(-200, 200) | st.floats() | st.integers(-5, 130).map(float)
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.fixed_dictionaries(
+            {},
+            optional={
+                "age": st.one_of(
+                    arrays.arrays(np.float64, n, elements=NUMBERS),
+                    arrays.arrays(np.int64, n),
+                    arrays.arrays(np.bool_, n),
+                ),
+                "income": arrays.arrays(np.float64, n, elements=NUMBERS) | arrays.arrays(np.uint64, n),
+                "plan": st.lists(st.sampled_from(["basic", "gold", None]), min_size=n, max_size=n)
+                | arrays.arrays(np.int8, n),
+                "pixels": arrays.arrays(np.float64, (n, 2), elements=NUMBERS),
+                "active": arrays.arrays(np.bool_, n) | arrays.arrays(np.float64, n, elements=NUMBERS),
+                "at": arrays.arrays(np.int64, n, elements=st.integers(0, 2**40)),
+            },
+        ).filter(bool)
+    )
+)
+def test_columns_are_the_same_events_and_refusals_as_their_rows(columns):
+    events = EventColumns(SCHEMA, INPUTS)
+    listed = {name: _without_nan(column) for name, column in columns.items()}
+    by_row = events.of_instances([dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True)])
+    by_column = events.of_columns(columns)
+    assert by_column.columns.table.equals(by_row.columns.table)
+    assert by_column.columns.rows.tolist() == by_row.columns.rows.tolist()
+    assert why(by_column) == why(by_row)
+
+
+def _without_nan(column):
+    values = column.tolist() if isinstance(column, np.ndarray) else column
+
+    def cleaned(value):
+        if isinstance(value, list):
+            return [cleaned(each) for each in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return [cleaned(value) for value in values]
+
+
+def test_a_column_that_is_no_field_refuses_every_row(events):
+    made = events.of_columns({"agee": [1, 2], "age": [34, 35]})
+    assert set(why(made)) == {0, 1}
+    assert why(made)[1].startswith("agee is no field of the events")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (2, 3)])
+def test_a_column_of_too_many_dimensions_refuses_its_rows_by_name(events, shape):
+    assert [message[:7] for message in why(events.of_columns({"age": np.ones(shape)})).values()] == ["age is "] * 2
+
+
+def test_a_column_of_32_bits_is_the_decimals_that_were_meant(events):
+    made = events.of_columns({"income": np.array([0.1], np.float32)})
+    assert made.columns.table["income"].to_pylist() == [0.1]
+
+
+def test_a_column_of_one_number_a_row_may_have_a_second_axis(events):
+    flat, stacked = (events.of_columns({"age": np.array(ages)}) for ages in ([34, 35], [[34], [35]]))
+    assert flat.columns.table.equals(stacked.columns.table)

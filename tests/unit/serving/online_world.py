@@ -7,7 +7,8 @@ from made_pages import stable_page
 from small_pipeline import COLUMNS, lane_of, model_of
 
 from app.answering.lineup import lineup_of
-from app.serving.core import OnlineCore, OnlinePolicy
+from app.serving.core import OnlineCore
+from app.serving.online_policy import OnlinePolicy
 
 
 class Seen:

@@ -10,8 +10,9 @@ from small_pipeline import COLUMNS, lane_of, model_of
 
 from app.answering.lineup import lineup_of
 from app.clock import SystemClock
-from app.serving.core import OnlineCore, OnlinePolicy
+from app.serving.core import OnlineCore
 from app.serving.gate import Gate
+from app.serving.online_policy import OnlinePolicy
 from app.serving.rest import Routes, application
 from app.serving.rest_plain import Served
 from app.serving.rest_server import RestServer, ServerPolicy
@@ -22,11 +23,14 @@ WAIT_S = 30.0
 class RestWorld:
     """The server at `url`; `calls` has (route, status) of each request, `reload` gives what reloading is to give."""
 
-    def __init__(self, *models, page=None, gate=None, routes=None, server=None, ready=True, held=None, **policy):
+    def __init__(
+        self, *models, page=None, gate=None, routes=None, server=None, ready=True, held=None, tracing=None, **policy
+    ):
         self.models = models or (model_of("7"),)
         self.clock, self.seen, self.calls = SystemClock(), Seen(), []
         self.reload = lambda: None
-        self.core = OnlineCore("churn", COLUMNS, OnlinePolicy(**policy), self.clock, self.seen)
+        self.core = OnlineCore("churn", COLUMNS, OnlinePolicy(**policy), self.clock, self.seen, tracing)
+        self._tracing = tracing
         self.lanes = {model.version: lane_of(model, self.clock) for model in self.models}
         self._page = page or stable_page(self.models[0].version)
         if ready:
@@ -74,8 +78,9 @@ class RestWorld:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         served = Served(self.core, self._reload)
         app = application(
-            {"churn": served}, "churn", self._gate, self._routes, self, lambda: b"# metrics\n", self._ending, self._held
-        )
+            {"churn": served}, "churn", self._gate, self._routes, self, lambda: b"# metrics\n", self._ending,
+            self._held, self._tracing,
+        )  # fmt: skip
         server = RestServer(app, self._server_policy)
         self.port = server.port
         await server.start()

@@ -13,7 +13,7 @@ from made_pages import canary_page
 from online_world import run
 from small_pipeline import PREDICTION_HEADER, SICK, model_of, schema
 
-from app.avro.codec import DatumWriter
+from app.avro.datum_writer import DatumWriter
 from app.errors import ModelFailed
 from app.grpc_api import prediction_pb2 as messages
 from app.serving.grpc_calls import CallFailed

@@ -16,8 +16,9 @@ from small_pipeline import SICK, SmallPipeline, event, model_of, read, schema, t
 
 from app.answering.asking import FallbackPolicy
 from app.answering.event_columns import EventColumns
-from app.avro.resolution import reader_columns
+from app.avro.columns import reader_columns
 from app.errors import ModelFailed, Reason
+from app.serving.core import SOONER_S
 from app.serving.question import Question
 from app.serving.refusals import BadRequest, Expired, NotFound, NotServing, Overloaded
 from app.specs import InputSpec, NumberFeature
@@ -76,6 +77,98 @@ def test_rows_by_name_and_rows_by_position_share_a_batch():
 def test_an_array_is_as_good_as_lists():
     answers = run(OnlineWorld().core.ask(Question(vectors=np.array([[1.0], [2.0]]))))
     assert probabilities(answers) == [0.1, 0.2]
+
+
+def test_rows_of_every_layout_share_a_batch_and_each_has_its_own_answers():
+    world = OnlineWorld()
+
+    async def at_once():
+        asked = (
+            Question(columns={"x": np.array([1.0, 2.0])}),
+            rows(3.0),
+            Question(columns={"x": [4, 5.0]}),
+            Question(columns={"x": np.array([6.0])}),
+            Question(vectors=np.array([[7.0]], np.float32)),
+            Question(vectors=np.array([[1.5]], np.float32)),
+            Question(columns={"id": ["e"], "x": np.array([8], np.int16)}),
+        )
+        return await asyncio.gather(*map(world.core.ask, asked))
+
+    said = [probabilities(answers) for answers in run(at_once())]
+    assert said == [[0.1, 0.2], [0.3], [0.4, 0.5], [0.6], [0.7], [0.15], [0.8]]
+    assert world.sizes == [9]
+
+
+def test_a_bad_row_of_a_column_is_refused_alone_under_its_own_number():
+    world = OnlineWorld()
+
+    async def at_once():
+        bad = Question(columns={"x": np.array([1.0, 11.0, np.nan])})
+        return await asyncio.gather(world.core.ask(Question(columns={"x": np.array([2.0])})), world.core.ask(bad))
+
+    good, bad = run(at_once())
+    assert probabilities(good) == [0.2]
+    assert {row: why.message for row, why in bad.rejected.items()} == {
+        1: "x is 11, allowed 0 to 10",
+        2: "x is missing",
+    }
+
+
+def test_columns_larger_than_a_batch_are_answered_in_one_piece():
+    world = OnlineWorld(max_rows=4)
+    answers = run(world.core.ask(Question(columns={"x": np.arange(9.0)})))
+    assert probabilities(answers) == [x / 10 for x in range(9)]
+    assert world.sizes == [4, 4, 1]
+
+
+def test_those_whom_a_busy_loop_takes_in_one_a_round_share_a_batch():
+    world = OnlineWorld(max_wait_s=0.002)
+
+    async def one_a_round():
+        asked = []
+        for x in (1.0, 2.0, 3.0):
+            asked.append(asyncio.ensure_future(world.core.ask(rows(x))))
+            await rounds(1)
+            world.clock.advance(0.0001)  # what the loop is busy with
+        return await asyncio.gather(*asked)
+
+    assert [probabilities(answers) for answers in run(one_a_round())] == [[0.1], [0.2], [0.3]]
+    assert world.sizes == [3]
+
+
+def test_a_loop_that_is_always_busy_keeps_nobody_longer_than_allowed():
+    world = OnlineWorld(max_wait_s=0.002)
+
+    async def while_it_is_busy():
+        asked = asyncio.ensure_future(world.core.ask(rows(1.0)))
+        while not asked.done():
+            await rounds(1)
+            world.clock.advance(0.0005)
+
+    run(while_it_is_busy())
+    assert world.seen.batches[0].waited_s < 0.002 + 2 * 0.0005  # the rounds that the time ran out in
+
+
+@pytest.mark.parametrize(("back_after_s", "sizes"), [(SOONER_S / 2, [1, 1, 2]), (2 * SOONER_S, [1, 1, 1, 1])])
+def test_who_comes_sooner_than_an_answered_one_could_was_in_a_queue_and_the_next_one_is_waited_for(back_after_s, sizes):
+    world = OnlineWorld(max_wait_s=0.002)
+
+    async def one(x):
+        with world.core.coming(queued=True):
+            pass
+        return await world.core.ask(rows(x))
+
+    async def in_turn():
+        await one(1.0)
+        await one(2.0)  # by now the model is known to be quick, and asked on the loop
+        world.clock.advance(back_after_s)
+        first = asyncio.ensure_future(one(3.0))
+        await rounds(4)
+        return await asyncio.gather(first, one(4.0))
+
+    world.clock.advance(1.0)
+    assert [probabilities(answers) for answers in run(in_turn())] == [[0.3], [0.4]]
+    assert world.sizes == sizes
 
 
 def test_who_is_on_the_way_is_waited_for_until_they_are_there():
@@ -312,8 +405,12 @@ def test_more_than_may_wait_is_refused_with_when_to_come_back():
 @pytest.mark.parametrize(
     ("question", "refusal", "message"),
     [
-        (Question(), BadRequest, "a question has instances or vectors, one of the two"),
-        (Question(instances=[{}], vectors=[[1]]), BadRequest, "a question has instances or vectors, one of the two"),
+        (Question(), BadRequest, "a question has instances, columns or vectors, one of the three"),
+        (
+            Question(instances=[{}], vectors=[[1]]),
+            BadRequest,
+            "a question has instances, columns or vectors, one of the three",
+        ),
         (Question(vectors=[[1.0]], keys=["a", "b"]), BadRequest, "keys has 2 entries for 1 rows"),
         (Question(vectors=[[1.0]] * 11), BadRequest, "11 rows in one request, at most 10 are taken"),
         (Question(vectors=[[1.0]], version="9"), NotFound, "version '9' is not answering; answering: 7"),
@@ -474,7 +571,7 @@ def test_whatever_json_somebody_sends_their_neighbours_are_answered(rows_sent, n
 def test_a_row_that_nobody_thought_of_is_refused_alone(strange):
     bad, good = asked_beside(strange, vectors(7.0))
     assert probabilities(good) == [0.7]
-    assert len(bad.rejected) == len(strange.rows)
+    assert len(bad.rejected) == len(strange)
 
 
 def test_numbers_that_have_no_type_in_common_are_numbers_all_the_same():

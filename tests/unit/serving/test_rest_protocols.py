@@ -240,6 +240,15 @@ def test_a_tensor_that_says_it_is_too_large_is_refused_by_what_it_says(server, s
     assert answer.json()["error"].startswith("inputs[0].shape: ")
 
 
+def test_a_path_that_is_known_and_one_that_is_matched_are_answered_alike(server):
+    page = {"inputs": [tensor("x", [1.0], "FP64", [1])]}
+    known, matched = (server.post(f"{V2}{version}/infer", page) for version in ("", "/versions/7"))
+    assert (known.status_code, matched.status_code) == (200, 200)
+    assert known.json()["outputs"] == matched.json()["outputs"]
+    assert server.post("/v2/models/other/infer", page).status_code == 404
+    assert server.get(f"{V2}/infer").status_code == 405
+
+
 @pytest.mark.parametrize("name", ["x", "features"])
 def test_a_number_of_32_bits_is_the_decimal_that_was_meant(name):
     bound = (InputSpec(name="X", features=(NumberFeature(field="x", min=0.7, max=10),)),)

@@ -181,6 +181,20 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(certificates):
         assert time.monotonic() - began < 8
 
 
+def test_handshakes_that_do_not_come_take_no_place_of_the_others_and_all_end(certificates):
+    files = certificates / "127.0.0.1.pem", certificates / "127.0.0.1.key"
+    policy = ServerPolicy(receive_s=2.0, connections=2, tls=ServerTls(*files))
+    trusted = ssl.create_default_context(cafile=certificates / "ca.pem")
+    with RestWorld(server=policy) as world, ExitStack() as open_ones:
+        silent = [open_ones.enter_context(connected(world)) for _ in range(100)]
+        with httpx2.Client(verify=trusted, trust_env=False) as client:
+            for _ in range(3):
+                assert client.post(f"{world.url}/predict", json={"features": [1]}).status_code == 200
+        for raw in silent:
+            with suppress(ConnectionResetError):
+                assert not raw.recv(64), "it is closed"
+
+
 def test_a_request_that_drips_is_not_waited_for(impatient):
     def drip(raw):
         for letter in b"POST /predict HTTP/1.1\r\n" + 1000 * b"X: y\r\n":
