@@ -12,7 +12,7 @@ OPENMP := .venv/lib/openmp
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pytorch test-clusters test-airflow compose-config test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
+.PHONY: help install demo test test-pytorch test-clusters test-buckets test-airflow compose-config test-quick check stack stack-down bench bench-stages soak chaos fuzz docs protos format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-pytorch: install ## models export from PyTorch, with PyTorch itself; needs 
 test-clusters: install ## batch scoring under Ray Data and Spark, in their local mode; the same answers as `score`
 	UV_PROJECT_ENVIRONMENT=$(CLUSTERS_VENV) $(BIN)/uv sync --quiet --frozen --extra ray --extra spark --extra train
 	$(CLUSTERS_VENV)/bin/python -m pytest tests/clusters/ray_and_spark.py
+
+test-buckets: install ## the model store on Microsoft's emulator of Azure's blobs (npm, 190 MB) and ours of Google's
+	$(BIN)/python -m pytest tests/buckets/model_store.py
 
 test-airflow: install ## the DAG of deploy/airflow under a real Airflow
 	$(BIN)/uv run --quiet --no-project --isolated --python $(BIN)/python --with 'apache-airflow-core>=3,<4' --with apache-airflow-task-sdk \

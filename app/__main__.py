@@ -7,8 +7,7 @@ from rich.console import Console
 
 from app.cli import audit, check_config, demo, lag, models, monitor, run, score, serve, top
 from app.errors import AppError, StartupError
-
-EXIT_FATAL, EXIT_BAD_START = 1, 2
+from app.exit_status import EXIT_BAD_START, EXIT_FATAL
 
 cli = typer.Typer(
     no_args_is_help=True,

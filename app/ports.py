@@ -1,15 +1,17 @@
 """What the surfaces see of the outside world. Adapters live in kafka/, models/ and observe/; wiring joins them."""
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from app.facts import BatchScored, Committed, Pulse, Refused, Sample, Serving, ShadowCounted
-from app.records import DeadLetter, IntArray, Predictions, Record, TopicPartition
+from app.records import Batch, DeadLetter, IntArray, Origin, Predictions, Record, TopicPartition
 from app.specs import InputSpec, Output
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+TraceFacts = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
 class Model(Protocol):
@@ -325,3 +327,48 @@ class Observer(SourceObserver, DeliveryObserver, Protocol):
         ...
 
     def pulse(self, fact: Pulse) -> None: ...
+
+
+class BatchTrace(Protocol):
+    """What is recorded of one batch under way. One thread at a time; after its end nothing more is."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Within this block, logs name the batch; an error that leaves it is the batch's end."""
+        ...
+
+    def took(self, stage: str, started: float, seconds: float, facts: TraceFacts = ...) -> None:
+        """A stage is over. started: by the performance counter."""
+        ...
+
+    def happened(self, what: str, facts: TraceFacts = ...) -> None: ...
+    def known(self, facts: TraceFacts) -> None:
+        """What is so of the whole batch."""
+        ...
+
+    def carried(self, predictions: Predictions, rows: IntArray) -> Predictions:
+        """The same, with the trace contexts of their records. rows: of the batch, rising, one for each."""
+        ...
+
+    def delivering(self, predictions: int, dead_letters: int) -> AbstractContextManager[None]:
+        """As `current`, while so many outputs are handed to the sink."""
+        ...
+
+    def dropped(self, why: str) -> None:
+        """It ends here, and that is no error; its records come again."""
+        ...
+
+
+class BatchTracing(Protocol):
+    """Follows those batches that are traced. On the stream thread; must not raise and must be quick."""
+
+    def begin(self, batch: Batch, origin: Origin) -> BatchTrace | None:
+        """None if this one is not traced."""
+        ...
+
+    def settled(self) -> None:
+        """What was delivered is durable."""
+        ...
+
+    def undone(self, why: BaseException | None) -> None:
+        """Nothing that is under way will be durable. why: None if no error is the reason."""
+        ...

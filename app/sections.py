@@ -56,3 +56,10 @@ def read_text(name: str, file: Path) -> str:
         raise ValueError(f"{name}: cannot read {file}: {exc.strerror}") from exc
     except UnicodeDecodeError:
         raise ValueError(f"{name}: {file} is not UTF-8 text") from None
+
+
+def without_credentials(url: str | None, instead: str) -> str | None:
+    """The URL. Raises ValueError if it has credentials in it: it is shown in messages and logs."""
+    if url is not None and "@" in url:
+        raise ValueError(f"credentials belong in {instead}, not in the URL")
+    return url

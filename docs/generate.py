@@ -12,7 +12,8 @@ from app.observe.audit_metrics import audit_metrics_page
 from app.observe.lag_metrics import lag_metrics_page
 from app.observe.metrics import metrics_page
 from app.observe.monitor_metrics import monitor_metrics_page
-from app.settings import ALIASES, Pipeline, Settings
+from app.settings.pipelines import Pipeline
+from app.settings.root import ALIASES, Settings
 
 FOLDER = Path(__file__).parent
 
@@ -28,7 +29,7 @@ _NAMES = {
 
 HEADER = """# Settings
 
-Generated from `app/settings.py` by `make docs`; `make check` compares.
+Generated from `app/settings/` by `make docs`; `make check` compares.
 
 A YAML file given with `--config`, then the environment, which wins: `INFERENCE_` and the path with `__`, for example
 `INFERENCE_KAFKA__BOOTSTRAP_SERVERS`; lists such as `INFERENCE_PIPELINES` as JSON. Unknown keys and unknown

@@ -323,6 +323,10 @@ class FakePrepared(NamedTuple):
     def asked_rows(self):
         return len(self.batch)
 
+    @property
+    def trace(self):
+        return None
+
 
 class FakeChain:
     """Everything happens where the model is asked; a score function with `prepare` is asked that first."""
@@ -359,6 +363,7 @@ class Rig:
         broker=None,
         by_hand=False,
         summing=None,
+        tracing=None,
     ):
         self.clock = clock
         self.broker = broker or FakeBroker(partitions)
@@ -384,6 +389,7 @@ class Rig:
             clock=clock,
             observer=self.observer,
             summing=summing,
+            tracing=tracing,
         )
         self.source.subscribe(self.worker)
 

@@ -10,8 +10,10 @@ from app.facts import Asked, BatchScored, Committed, InUse, Lag, Outcomes, Pulse
 from app.observe.http import Health, ProbeServer
 from app.observe.live_page import LivePage
 from app.observe.look import OneProcess
-from app.observe.metrics import Metrics, PipelineObserver
-from app.observe.snapshot import PipelineFacts, WorkerFacts
+from app.observe.pipeline_observer import PipelineObserver
+from app.observe.pipeline_snapshot import PipelineFacts
+from app.observe.snapshot import WorkerFacts
+from app.observe.worker_metrics import Metrics
 from app.records import TopicPartition
 
 TOPIC = "churn.events"
@@ -57,13 +59,13 @@ class MadeWorker:
         in_use = tuple(InUse(version, f"{version}bcdef0123456789", part) for part, version in parts.items())
         self.observer.serving(Serving("churn", len(parts), in_use))
 
-    def work(self, *several, model_s=0.002):
-        """Batches of these outcomes, in one transaction."""
+    def work(self, *several, model_s=0.002, now_ms=None):
+        """Batches of these outcomes, in one transaction. now_ms: when it was committed."""
         for one in several:
             rows = one.predicted + one.dead_lettered
             asked = Asked("churn", one.version, model_s, answered=rows)
             self.observer.batch_scored(BatchScored(rows, "age", 0.004, model_s, (asked,), (rows,)))
-        self.observer.committed(Committed(several, int(time.time() * 1000)))
+        self.observer.committed(Committed(several, int(time.time() * 1000) if now_ms is None else now_ms))
         self.observer.transaction("committed")
 
     def lag(self, *records, age_s=0.2, busy=0.4):

@@ -10,13 +10,14 @@ from made_pages import stable_page
 
 from app.answering.breaker import Breaker
 from app.answering.lineup import Lane, lineup_of
-from app.avro.codec import DatumWriter, datum_reader
+from app.avro.columns import reader_columns
+from app.avro.datum_reader import datum_reader
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import ConfluentFraming
-from app.avro.resolution import reader_columns
 from app.avro.schemas import parse
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.records import Batch, origin_of
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
 from app.worker.chain import Chain, ChainPolicy

@@ -24,7 +24,7 @@ PROVENANCE = ("source_topic", "source_partition", "source_offset")
 # What the table shows in columns of its own, or not at all.
 _SHOWN = {
     *PROVENANCE, "pipeline", "file", "topic", "model_name", "model_version", "model_digest", "answered_by",
-    "rollout_revision", "predicted_at",
+    "rollout_revision", "predicted_at", "features",
 }  # fmt: skip
 
 
@@ -37,9 +37,9 @@ def run(config: ConfigFile) -> None:
     Exit status: 0 drained, 1 fatal error, 2 bad start, 3 not everything got its file in time and is read again, 4 a
     call of the Kafka client did not return.
     """
-    from app import wiring_audit  # noqa: PLC0415
+    from app.wiring import audit  # noqa: PLC0415
 
-    raise typer.Exit(wiring_audit.run_audit(config))
+    raise typer.Exit(audit.run_audit(config))
 
 
 @app.command(epilog="Example: inference-worker audit query --config worker.yaml --key c-000042 --since 2026-11-01")
@@ -55,12 +55,14 @@ def query(
 ) -> None:
     """What was predicted for this key, with which model, from which record; the newest first.
 
+    With audit.features set, also what that record had: null if its file is not there yet, or was deleted.
+
     Exit status: 0 also if nothing was. What `audit run` has read in the last minutes may have no file yet.
     """
-    from app import wiring_audit  # noqa: PLC0415
+    from app.wiring import audit  # noqa: PLC0415
 
     with _progress() as progress:
-        found = wiring_audit.query_audit(
+        found = audit.query_audit(
             config, key, pipeline=pipeline, since=_utc(since), until=_utc(until), limit=limit, progress=progress
         )
     if as_json:
@@ -80,16 +82,17 @@ def expire(
     as_json: AsJson = False,
 ) -> None:
     """Delete the days that are older than audit.retention_days. Once a day is enough; `audit run` may go on."""
-    from app import wiring_audit  # noqa: PLC0415
+    from app.wiring import audit  # noqa: PLC0415
 
-    done = wiring_audit.expire_audit(config, dry_run=dry_run)
+    done = audit.expire_audit(config, dry_run=dry_run)
     if as_json:
         print_json(done)
         return
     for expired in done:
         days = f"{expired.days[0]} to {expired.days[-1]}" if expired.days else "no day"
         what = "would be deleted" if dry_run else "deleted"
-        typer.echo(f"{expired.pipeline}: {days}, {expired.files} files, {expired.bytes} bytes {what}")
+        of = expired.pipeline if expired.kind == "pipeline" else f"{expired.pipeline} ({expired.kind})"
+        typer.echo(f"{of}: {days}, {expired.files} files, {expired.bytes} bytes {what}")
 
 
 @contextmanager
@@ -104,6 +107,8 @@ def _utc(at: datetime | None) -> datetime | None:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
@@ -116,6 +121,9 @@ def _cells(answer: Mapping[str, object]) -> list[str]:
         if name not in _SHOWN and not name.startswith("audit_") and value is not None
     }
     reject = answer.get("audit_reject")
+    features = answer.get("features")
+    if isinstance(features, Mapping):
+        rest |= {f"features.{name}": value for name, value in features.items()}
     model = [answer.get(name) for name in ("model_name", "model_version", "model_digest")]
     return [
         at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if isinstance(at, datetime) else str(at),

@@ -7,10 +7,8 @@ import orjson
 import typer
 import yaml
 
-from app import wiring
 from app.cli.run import ConfigFile
-
-EXIT_BAD_START = 2
+from app.exit_status import EXIT_BAD_START
 
 
 def check_config(
@@ -27,7 +25,9 @@ def check_config(
 
     Example: inference-worker check-config --config deploy/pipelines/churn.yaml --live
     """
-    report = wiring.check_config(config, live=live)
+    from app.wiring import config_check  # noqa: PLC0415 - no other command has to load a worker
+
+    report = config_check.check_config(config, live=live)
     if as_json:
         typer.echo(orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
     else:

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from app import demo as embedded
-
 
 class Pipeline(StrEnum):
     """What the demo can show."""
@@ -29,4 +27,6 @@ def demo(
 
     Example: inference-worker demo --pipeline digits --events 20000
     """
-    raise typer.Exit(0 if embedded.run_demo(pipeline.value, events, as_json=as_json) else 1)
+    from app.demo import run_demo  # noqa: PLC0415 - no other command has to load brokers, models and a worker
+
+    raise typer.Exit(0 if run_demo(pipeline.value, events, as_json=as_json) else 1)

@@ -78,9 +78,9 @@ def export(
 
     Published only if no answer differs by more than the tolerance. The first version of a model becomes stable.
     """
-    from app import wiring_models  # noqa: PLC0415 - a worker's start need not load what converts
+    from app.wiring import conversion  # noqa: PLC0415 - a worker's start need not load what converts
 
-    order = wiring_models.ExportOrder(
+    order = conversion.ExportOrder(
         source=source,
         framework=framework.value,
         spec=spec,
@@ -94,7 +94,7 @@ def export(
     )
     console = Console(stderr=True)
     with console.status("reading") as status:
-        done = wiring_models.export_model(order, store, config, status.update)
+        done = conversion.export_model(order, store, config, status.update)
     missing = [what for what in ("network", "processes", "files") if what not in done.held]
     if trust_pickle and missing:
         console.print(f"this machine's kernel could not keep the source from: {', '.join(missing)}", style="yellow")
@@ -140,9 +140,9 @@ def quantize(
     Size, speed and accuracy of both go into the new version's manifest.
     """
     name, _, version = model.partition("/")
-    from app import wiring_models  # noqa: PLC0415 - a worker's start need not load what converts
+    from app.wiring import conversion  # noqa: PLC0415 - a worker's start need not load what converts
 
-    order = wiring_models.QuantizeOrder(
+    order = conversion.QuantizeOrder(
         model=name,
         version=version or None,
         mode=mode.value,
@@ -152,7 +152,7 @@ def quantize(
         max_accuracy_loss=max_accuracy_loss,
     )
     with Console(stderr=True).status("reading") as status:
-        done = wiring_models.quantize(order, store, config, status.update)
+        done = conversion.quantize(order, store, config, status.update)
     manifest, before, after = done.manifest, done.before, done.after
     if as_json:
         facts = {name: value for name, value in asdict(done).items() if name != "manifest"}

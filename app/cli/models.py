@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app import wiring
 from app.cli import model_conversion, rollouts
 from app.cli.store_options import (
     NO_REASON,
@@ -67,9 +66,11 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's facts as JSON.")] = False,
 ) -> None:
     """Train a shipped model and publish it as a new version; the first version becomes stable."""
+    from app.wiring.training import train as train_shipped  # noqa: PLC0415 - no other command has to load it
+
     console = Console(stderr=True)
     with console.status(f"training {pipeline.value}") as status:
-        manifest = wiring.train(
+        manifest = train_shipped(
             pipeline.value,
             store=store,
             estimator=estimator.value if estimator else None,

@@ -1,13 +1,7 @@
 """`inference-worker monitor`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from app.errors import BadSettings
-
-ConfigFile = Annotated[Path, typer.Option("--config", help="YAML settings file.", metavar="FILE")]
+from app.cli.extras import needing_extra
+from app.cli.run import ConfigFile
 
 
 def monitor(config: ConfigFile) -> None:
@@ -19,8 +13,6 @@ def monitor(config: ConfigFile) -> None:
 
     Example: inference-worker monitor --config deploy/pipelines/churn.yaml
     """
-    try:
-        from app import wiring_monitor  # noqa: PLC0415 - the extra may not be installed, and is slow to load
-    except ModuleNotFoundError as exc:
-        raise BadSettings(f"{exc.name} is not installed: pip install 'kafka-inference-worker[monitor]'") from exc
-    wiring_monitor.run_monitor(config)
+    with needing_extra("monitor"):
+        from app.wiring.monitor import run_monitor  # noqa: PLC0415 - slow to load, too
+    run_monitor(config)

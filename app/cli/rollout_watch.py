@@ -5,7 +5,6 @@ from typing import Annotated
 import orjson
 import typer
 
-from app import wiring
 from app.cli.store_options import NO_REASON, AsJson, Config, Model, Seen, Store, Why, desk, show_change
 
 EXIT_STATUS = {"not_done": 1, "hold": 3, "roll_back": 4}  # of --once, by how it ended; 0 for all else
@@ -45,7 +44,9 @@ def watch(
     Exit status: 0 ended by a signal. With --once: 0 promoted, or nothing is tried out; 3 hold; 4 rolled back;
     1 not done, the store did not answer or somebody else was quicker. 2 bad start.
     """
-    ended = wiring.watch_rollout(
+    from app.wiring.rollout_watch import watch_rollout  # noqa: PLC0415 - no other command has to load it
+
+    ended = watch_rollout(
         model,
         store,
         config,

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from app import wiring
-
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML settings file.", metavar="FILE")]
 
 
@@ -19,12 +17,16 @@ def run(config: ConfigFile) -> None:
 
     Example: inference-worker run --config deploy/pipelines/churn.yaml
     """
-    raise typer.Exit(wiring.run_worker(config))
+    from app.wiring import processes  # noqa: PLC0415 - no other command has to load a worker
+
+    raise typer.Exit(processes.run_worker(config))
 
 
 def run_slot(config: ConfigFile, slot: int, line: int) -> None:
     """One of several processes: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
-    raise typer.Exit(wiring.run_slot(config, json.load(sys.stdin), slot, line))
+    from app.wiring import processes  # noqa: PLC0415 - no other command has to load a worker
+
+    raise typer.Exit(processes.run_slot(config, json.load(sys.stdin), slot, line))
 
 
 def run_shadow(
@@ -35,4 +37,6 @@ def run_shadow(
     line: int,
 ) -> None:
     """A version beside a worker: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
-    raise typer.Exit(wiring.run_shadow(config, json.load(sys.stdin), pipeline, version, worker=worker, line=line))
+    from app.wiring import shadow  # noqa: PLC0415 - no other command has to load a worker
+
+    raise typer.Exit(shadow.run_shadow(config, json.load(sys.stdin), pipeline, version, worker=worker, line=line))

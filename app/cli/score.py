@@ -72,8 +72,17 @@ def score(
         ),
     ] = False,
     bad_output: Annotated[
-        BadOutput, typer.Option(help="What becomes of a row with an output that the manifest does not allow.")
-    ] = BadOutput.REJECT,
+        BadOutput | None,
+        typer.Option(
+            help="What becomes of a row with an output that the manifest does not allow: the pipeline's, or reject."
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            "--pipeline", metavar="NAME", help="Of --config: whose handler and fallback, where several have the model."
+        ),
+    ] = None,
     store: Store = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -88,9 +97,9 @@ def score(
     """
     if len(delimiter) != 1:
         raise typer.BadParameter(f"{delimiter!r} is not one character", param_hint="--delimiter")
-    from app import wiring_scoring  # noqa: PLC0415 - a worker's start need not load what reads files
+    from app.wiring import scoring  # noqa: PLC0415 - a worker's start need not load what reads files
 
-    order = wiring_scoring.order_of(
+    order = scoring.order_of(
         source,
         target,
         model,
@@ -102,7 +111,8 @@ def score(
         delimiter=delimiter,
         missing=missing or [],
         multiline=multiline,
-        bad_output=_BAD_OUTPUT[bad_output],
+        bad_output=None if bad_output is None else _BAD_OUTPUT[bad_output],
+        pipeline=pipeline,
     )
     columns = (
         SpinnerColumn(),
@@ -118,7 +128,7 @@ def score(
         def told(done: int, rejected: int, total: int | None) -> None:
             bar.update(rows, description=f"rows, {rejected:,} rejected", completed=done, total=total)
 
-        report = wiring_scoring.score_files(order, store, config, told)
+        report = scoring.score_files(order, store, config, told)
     if as_json:
         print_json(asdict(report))
     else:

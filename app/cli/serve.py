@@ -2,8 +2,8 @@
 
 import typer
 
+from app.cli.extras import needing_extra
 from app.cli.run import ConfigFile
-from app.errors import BadSettings
 
 
 def serve(config: ConfigFile) -> None:
@@ -13,8 +13,6 @@ def serve(config: ConfigFile) -> None:
 
     Example: inference-worker serve --config deploy/pipelines/churn.yaml
     """
-    try:
-        from app import wiring_serving  # noqa: PLC0415 - the extra may not be installed
-    except ModuleNotFoundError as exc:
-        raise BadSettings(f"{exc.name} is not installed: pip install 'kafka-inference-worker[serving]'") from exc
-    raise typer.Exit(wiring_serving.serve(config))
+    with needing_extra("serving"):
+        from app.wiring import serving  # noqa: PLC0415
+    raise typer.Exit(serving.serve(config))

@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from app import wiring
+from app.wiring.stores import model_desk
 
 Model = Annotated[str, typer.Argument(help="Name of a model in the store.", metavar="MODEL")]
 Version = Annotated[str, typer.Argument(help="One of its versions.", metavar="VERSION")]
@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NO_REASON = "no reason given"
 
-desk = wiring.model_desk
+desk = model_desk
 
 
 def show_change(facts: Mapping[str, object], words: str, *, as_json: bool) -> None:

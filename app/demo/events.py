@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.avro.codec import DatumWriter
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import SingleObjectFraming
 from app.avro.schemas import SchemaDirectory
 from app.train.churn_data import ChurnFormula

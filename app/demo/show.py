@@ -11,16 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app import wiring
 from app.avro.schemas import SchemaDirectory
 from app.clock import SystemClock
 from app.demo.events import PATIENCE, DemoPipeline, EventMaker
 from app.demo.tally import Tally, Verdict
 from app.errors import AppError, FatalError
+from app.exit_status import EXIT_DRAINED
 from app.kafka.mock_cluster import MOCK_FETCH_WAIT_MS, PARTITIONS, MockCluster, TopicReader
 from app.observe.log import configure_logs
-from app.settings import Settings, settings_of
-from app.worker.process import EXIT_DRAINED
+from app.settings.reading import settings_of
+from app.settings.root import Settings
+from app.wiring.training import SHIPPED_SCHEMAS, promised_accuracy, train
+from app.wiring.worker import Worker, build_worker
 
 STORE = "file://var/models"
 PACED_RATE = 5_000  # events per second of the first part, which measures latency; the rest measures throughput
@@ -37,7 +39,7 @@ def run_demo(pipeline: DemoPipeline, events: int, *, as_json: bool) -> bool:
     promised = _model(pipeline, console)
     with MockCluster() as cluster:
         cluster.make_topics(*_topics(pipeline))
-        worker = wiring.build_worker(_settings(pipeline, cluster.bootstrap_servers), check_broker=False)
+        worker = build_worker(_settings(pipeline, cluster.bootstrap_servers), check_broker=False)
         statuses: list[int | AppError] = []
 
         def run() -> None:
@@ -75,8 +77,8 @@ class _Show:
     ) -> None:
         self._events, self._cluster, self._worker_ended = events, cluster, worker_ended
         self._input, predictions, dead_letters = _topics(pipeline)
-        self._maker = EventMaker(pipeline, wiring.SHIPPED_SCHEMAS)
-        schema = SchemaDirectory(wiring.SHIPPED_SCHEMAS).named(
+        self._maker = EventMaker(pipeline, SHIPPED_SCHEMAS)
+        schema = SchemaDirectory(SHIPPED_SCHEMAS).named(
             {"churn": "ChurnPrediction", "digits": "DigitPrediction"}[pipeline]
         )
         self._tally = Tally(schema, events)
@@ -141,7 +143,7 @@ class _Show:
         self._progress.update(self._bar, completed=self._tally.outcomes)
 
 
-def _until_ready(worker: wiring.Worker, ended: list[int | AppError]) -> None:
+def _until_ready(worker: Worker, ended: list[int | AppError]) -> None:
     """Wait until the consumer group is joined, so that joining does not count as latency."""
     deadline = time.monotonic() + SILENCE_S
     while (waiting_for := worker.process.ready()) is not None:
@@ -165,7 +167,7 @@ def _settings(pipeline: str, bootstrap_servers: str) -> Settings:
                 "group_protocol": "consumer",
                 "client": {"fetch.wait.max.ms": MOCK_FETCH_WAIT_MS},
             },
-            "schemas": {"directory": str(wiring.SHIPPED_SCHEMAS)},
+            "schemas": {"directory": str(SHIPPED_SCHEMAS)},
             "pipelines": [
                 {
                     "name": pipeline,
@@ -185,11 +187,11 @@ def _settings(pipeline: str, bootstrap_servers: str) -> Settings:
 
 def _model(pipeline: DemoPipeline, console: Console) -> float:
     """The accuracy that the stable model promises; trained first if there is none."""
-    accuracy = wiring.promised_accuracy(pipeline, STORE)
+    accuracy = promised_accuracy(pipeline, STORE)
     if accuracy is None:
         with console.status(f"no model in {Path('var/models')} yet: training {pipeline}") as status:
-            wiring.train(pipeline, store=STORE, estimator=None, rows=None, seed=0, progress=status.update)
-        accuracy = wiring.promised_accuracy(pipeline, STORE)
+            train(pipeline, store=STORE, estimator=None, rows=None, seed=0, progress=status.update)
+        accuracy = promised_accuracy(pipeline, STORE)
     return accuracy or 0.0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.avro.codec import datum_reader
+from app.avro.datum_reader import datum_reader
 from app.avro.framing import SingleObjectFraming
 from app.avro.schemas import Schema
 from app.kafka.mock_cluster import PARTITIONS

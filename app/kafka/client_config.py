@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from confluent_kafka import KafkaException
@@ -47,6 +47,10 @@ ALLOWED_CLIENT_PROPERTIES = frozenset(
 # Which client a property belongs to; the others go to both.
 _CONSUMER_ONLY = ("fetch.", "heartbeat.", "max.partition.", "max.poll.", "queued.")
 _PRODUCER_ONLY = ("linger.", "message.max.")
+
+# With its next heartbeat a member hears of a rebalance: however long its session, not later than with the default one.
+HEARTBEAT_MOST_MS = 2_000
+HEARTBEATS_LEAST = 3  # in a session; with fewer one that comes late is the end of it
 
 LARGEST_MESSAGE_BYTES = 1_000_000_000  # what the client allows
 LARGEST_BATCH_BYTES = 1_000_000  # the client's default
@@ -126,14 +130,22 @@ def consumer_properties(policy: ClientPolicy, group: GroupPolicy, queue_bytes: i
         "queued.max.messages.kbytes": max(1024, queue_bytes // 1024),
     }
     if group.protocol == "classic":
+        session_ms = int(group.session_timeout_s * 1000)
+        _check_heartbeat(policy.extra.get("heartbeat.interval.ms"), session_ms)
         properties |= {
             "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": int(group.session_timeout_s * 1000),
-            "heartbeat.interval.ms": max(1, int(group.session_timeout_s * 1000 / 5)),
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": max(1, min(session_ms // 5, HEARTBEAT_MOST_MS)),
         }
         if group.instance_id:
             properties["group.instance.id"] = group.instance_id
     return properties | _common(policy, _PRODUCER_ONLY)
+
+
+def outsider(policy: ClientPolicy) -> ClientPolicy:
+    """The same for a consumer that joins no group: what users say of members may not fit the session it never has."""
+    extra = {name: value for name, value in policy.extra.items() if not name.startswith(("heartbeat.", "max.poll."))}
+    return replace(policy, extra=extra)
 
 
 def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Properties:
@@ -174,6 +186,20 @@ def producer_properties(policy: ClientPolicy, delivery: DeliveryPolicy) -> Prope
     if delivery.transactional_id is not None:  # the client refuses to wait longer for a socket than for a transaction
         merged["socket.timeout.ms"] = min(int(merged["socket.timeout.ms"]), merged["transaction.timeout.ms"])
     return merged
+
+
+def _check_heartbeat(asked: str | float | None, session_ms: int) -> None:
+    """Raises BadSettings. The client takes any; with one too long its members are expelled again and again."""
+    try:
+        interval_ms = float(asked or 0)
+    except ValueError:
+        return  # the client says what it makes of that
+    most_ms = session_ms // HEARTBEATS_LEAST
+    if interval_ms > most_ms:
+        raise BadSettings(
+            f"kafka.client: heartbeat.interval.ms {asked} is more than a third of session_timeout_s: "
+            f"at most {most_ms} with {session_ms / 1000:g} s"
+        )
 
 
 def _common(policy: ClientPolicy, not_for_this_client: tuple[str, ...]) -> Properties:

@@ -1,9 +1,10 @@
 """Predictions and dead letters into a producer's queue; shared by both delivery modes.
 
 Partition of an output: `source` keeps the event's partition, `key` hashes the key as the
-Java clients do, and a null key then takes the source partition (modulo the number there is). Predictions carry
-no headers, so whole runs go through `produce_batch`; dead letters carry headers and go through `produce`. What is
-for those who watch the model, a sample of the predictions and summaries, is always partitioned by key.
+Java clients do, and a null key then takes the source partition (modulo the number there is). Almost no prediction
+carries headers, so whole runs go through `produce_batch`, which takes none; a traced one and dead letters go through
+`produce`, each in its place. What is for those who watch the model, a sample of the predictions and summaries, is
+always partitioned by key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from app.clock import Clock
 from app.errors import BrokerUnavailable, DeliveryFailed
 from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.sample import sample_of
-from app.records import DeadLetter, Predictions
+from app.records import DeadLetter, Headers, Predictions
 
 ASK_TIMEOUT_S = 5.0
 FOR_EVER_MS = 2**63 - 1
@@ -118,8 +119,10 @@ class Outbox:
 
     def put(self, predictions: Predictions, dead_letters: Sequence[DeadLetter]) -> None:
         """Queue everything, in order. Raises DeliveryFailed for what the client itself refuses."""
-        for partition, messages in self._grouped(predictions):
-            self._queue(self._topics.predictions, messages, partition, "predictions")
+        if predictions.headers is None:
+            self._put_runs(predictions)
+        else:
+            self._put_around_headers(predictions, predictions.headers)
         self._queued_bytes += int(predictions.sizes.sum())
         if self._topics.sample is not None and predictions.values:
             sample = sample_of(predictions, self._topics.sample_share, self._topics.sample_bytes)
@@ -137,6 +140,22 @@ class Outbox:
         messages: list[dict[str, Any]] = [{"value": value, "key": key} for key, value in summaries]
         self._queue(self._topics.summaries, messages, _HASHED, "summaries")
         self._queued_bytes += sum(len(key) + len(value) for key, value in summaries)
+
+    def _put_runs(self, predictions: Predictions) -> None:
+        for partition, messages in self._grouped(predictions):
+            self._queue(self._topics.predictions, messages, partition, "predictions")
+
+    def _put_around_headers(self, predictions: Predictions, carried: Mapping[int, Headers]) -> None:
+        """Those with headers singly, and between them whole runs: the order of every partition is kept."""
+        callback = {"on_delivery": self._on_delivery} if self.asks_for_refusals else {}
+        start = 0
+        for row in sorted(carried):
+            self._put_runs(predictions.between(start, row))
+            ((partition, [message]),) = self._grouped(predictions.between(row, row + 1))
+            fields = {**message, "partition": partition, "headers": list(carried[row]), **callback}
+            self._produce(self._topics.predictions, fields, "a prediction")
+            start = row + 1
+        self._put_runs(predictions.between(start, len(predictions.values)))
 
     def _queue(self, topic: str, messages: list[dict[str, Any]], partition: int, what: str) -> None:
         """Messages of one target partition, in order."""
@@ -209,13 +228,16 @@ class Outbox:
         }
         self._set_timestamp(fields, letter.timestamp_ms)
         self._fit(fields, letter)
+        self._produce(self._topics.dead_letters, fields, "a dead letter")
+        self._queued_bytes += _size(fields)
+
+    def _produce(self, topic: str, fields: dict[str, Any], what: str) -> None:
         try:
-            self.producer.produce(self._topics.dead_letters, **fields)
+            self.producer.produce(topic, **fields)
         except (BufferError, KafkaException) as exc:
             if isinstance(exc, KafkaException) and exc.args[0].code() in _PRODUCER_SPENT:
                 raise
-            raise DeliveryFailed(f"a dead letter was not queued: {exc}") from exc
-        self._queued_bytes += _size(fields)
+            raise DeliveryFailed(f"{what} was not queued: {exc}") from exc
 
     def _set_timestamp(self, fields: dict[str, Any], timestamp_ms: int | None) -> None:
         """The event's own; where the topic takes no such time, a header keeps it."""

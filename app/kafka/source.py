@@ -1,32 +1,24 @@
-"""The consumer: records in, and every assignment change out. Hides the client library's consumer."""
+"""The consumer: records in, and every assignment change out. Hides the client library's consumer.
+
+Longer than most files because the client calls back in the middle of a poll: what is owned, held, paused and given up
+is one state, and every call has to leave it right.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Literal
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from app.errors import BrokerRefused, BrokerUnavailable, ConsumerDead, Fenced
+from app.errors import BrokerUnavailable, ConsumerDead
 from app.kafka.client_config import Properties, settings_accepted
+from app.kafka.consumer_errors import is_without_start, raise_if_final
+from app.kafka.group_offsets import GroupOffsets, StartFrom
 from app.kafka.watchdog import Watchdog
 from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
 
-StartFrom = Literal["earliest", "latest", "fail"]
-
-STARTS_TIMEOUT_S = 1.0
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
-
-# After these the client goes on behind the records it could not read.
-_UNREADABLE = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}  # noqa: SLF001 - the client's names for it
-_REFUSALS = {
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "the group may not be read (ACL: Read on Group)",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "a topic may not be read (ACL: Read on Topic)",
-    KafkaError.UNSUPPORTED_VERSION: "the broker does not know this group protocol (kafka.group_protocol)",
-    KafkaError._UNSUPPORTED_FEATURE: "the broker does not know this group protocol (kafka.group_protocol)",  # noqa: SLF001 - the client's name for it
-    KafkaError.INCONSISTENT_GROUP_PROTOCOL: "the group's other members use another protocol or assignor",
-}
 
 
 class KafkaSource:
@@ -47,6 +39,7 @@ class KafkaSource:
         self._failed_commits: dict[TopicPartition, int] = {}
         with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
+        self._offsets = GroupOffsets(self._consumer, start_from)
         self._owned: set[TopicPartition] = set()
         self._given_up: set[TopicPartition] = set()  # during the current poll
         self._to_begin_again: set[TopicPartition] = set()
@@ -159,38 +152,15 @@ class KafkaSource:
 
     def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's offsets; partitions without one are absent. Raises BrokerUnavailable, also if one is in doubt."""
-        found = self._asked(sources)
-        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+        return self._offsets.committed(sources)
 
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """Where the group stands, or will start, in these partitions; those not known are absent."""
-        if not sources:
-            return {}
-        try:
-            starts = self.committed(sources)
-        except BrokerUnavailable:
-            return {}  # asked again at the next pulse
-        for source in sources - starts.keys():
-            low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), cached=True)
-            starts[source] = low if self._start_from == "earliest" else high
-        return {source: offset for source, offset in starts.items() if offset >= 0}
+        return self._offsets.starts(sources)
 
     def notes(self, sources: Set[TopicPartition]) -> list[str]:
         """What was committed along with the offsets of these partitions, as far as that is known."""
-        try:
-            return [partition.metadata for partition in self._asked(sources) if partition.metadata]
-        except BrokerUnavailable:
-            return []
-
-    def _asked(self, sources: Set[TopicPartition]) -> list[ClientPartition]:
-        try:
-            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
-        # one that a transaction still has in its hands comes without an offset, as if there were none
-        if failure := next((partition.error for partition in found if partition.error is not None), None):
-            raise BrokerUnavailable(f"the committed offsets are not known: {failure.str()}")
-        return found
+        return self._offsets.notes(sources)
 
     def take_failed_commits(self) -> dict[TopicPartition, int]:
         """Offsets of owned partitions whose asynchronous commit failed since the last call."""
@@ -285,20 +255,8 @@ class KafkaSource:
         error = message.error()
         if error is None:
             raise RuntimeError("only messages that are errors are reported")
-        for code, refusal in _REFUSALS.items():
-            if _is(error, code):
-                raise BrokerRefused(f"{refusal}: {error.str()}")
-        if _is(error, KafkaError.FENCED_INSTANCE_ID):
-            raise Fenced(
-                "another consumer uses our group instance id; with worker.static_membership every live worker needs "
-                f"its own worker.instance_id ({error.str()})"
-            )
-        # In a message _FATAL is always fatal, whatever .fatal() says: after it the consumer is silent for ever.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the client's name
-            raise ConsumerDead(f"the consumer cannot go on: {error.str()}")
-        if error.code() in _UNREADABLE:
-            raise ConsumerDead(f"records cannot be read, and would be passed over: {error.str()}")
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - the client's name
+        raise_if_final(error)
+        if is_without_start(error):
             self._start(TopicPartition(str(message.topic()), int(message.partition() or 0)), message.offset(), error)
         else:
             self._log.warning("consumer_error", code=error.name(), message=error.str())
@@ -314,7 +272,7 @@ class KafkaSource:
             return partitions
         try:
             known = self.committed(_sources(partitions))
-            decided = {source: self._first_of(source) for source in _sources(partitions) - known.keys()}
+            decided = {source: self._offsets.first_of(source) for source in _sources(partitions) - known.keys()}
         except (BrokerUnavailable, KafkaException) as exc:
             self._log.warning("start_not_decided", reason=str(exc))
             return partitions
@@ -324,10 +282,6 @@ class KafkaSource:
         if starts and self._start_from == "latest":
             self._consumer.commit(offsets=starts, asynchronous=True)
         return [p for p in partitions if TopicPartition(p.topic, p.partition) in known] + starts
-
-    def _first_of(self, source: TopicPartition) -> int:
-        low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
-        return int(low if self._start_from == "earliest" else high)
 
     def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
         """There is no committed offset, or the record at it is gone: start where the setting says.
@@ -348,7 +302,7 @@ class KafkaSource:
         if offset is None or offset < 0:
             self._starts_anew(source, self._start_from)
             return
-        missed = self._missed(source, offset)
+        missed = self._offsets.missed(source, offset)
         self._log.error(
             "committed_offset_out_of_range",
             source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
@@ -358,18 +312,6 @@ class KafkaSource:
     def _starts_anew(self, source: TopicPartition, at: int | str) -> None:
         self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=at)
         self._observer.offset_reset("no_committed_offset", 0)
-
-    def _missed(self, source: TopicPartition, offset: int) -> int:
-        """How many offsets from this one on are passed over; 0 if the broker does not say."""
-        try:
-            return max(0, self._first_of(source) - offset)
-        except KafkaException:
-            return 0
-
-
-def _is(error: KafkaError, code: int) -> bool:
-    """Whether this is the error or, since a fatal error hides the code of its cause but not the text, its cause."""
-    return error.code() == code or (error.code() == KafkaError._FATAL and KafkaError(code).str() in error.str())  # noqa: SLF001 - the client's name
 
 
 def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:

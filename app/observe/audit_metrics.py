@@ -25,7 +25,7 @@ class AuditMetrics(TableMetrics):
     """An `AuditObserver`. Any thread may tell and ask."""
 
     def __init__(self, pipelines: list[str]) -> None:
-        super().__init__(AUDIT_TABLE, process=False)
+        super().__init__(AUDIT_TABLE)
         for pipeline in pipelines:
             self.file_written(pipeline, 0, 0, files=0)
         self._waiting: Callable[[], Mapping[str, int]] = dict
@@ -48,5 +48,8 @@ class AuditMetrics(TableMetrics):
 
 def audit_metrics_page() -> str:
     """The audit trail's part of docs/METRICS.md, generated from the table."""
-    about = ("Of `inference-worker audit run`, from `app/observe/audit_metrics.py`.",)
+    about = (
+        "Of `inference-worker audit run`, from `app/observe/audit_metrics.py`. Those of its process, `process_…`, are",
+        "as the worker's.",
+    )
     return table_page("The audit trail", about, AUDIT_TABLE)

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from app.errors import BadSettings
 
-REQUEST_WITHIN_S = 5.0
+REQUEST_WITHIN_S = 5.0  # and its answer within as long again
 STALLED_S = 5.0  # a reader that takes nothing for so long, with more to be read, is gone or too slow
 SEND_BUFFER_BYTES = 64 * 1024  # the kernel would take megabytes for a reader that has stopped
 STREAMS = frozenset({"/live"})  # answers that do not end by themselves
@@ -98,6 +98,7 @@ class _Impatient(H11Protocol):
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _answer_awaited = False
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -128,17 +129,20 @@ class _Impatient(H11Protocol):
     def _expect_a_request(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._answer_awaited = False
         self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._give_up)
 
     def _give_up(self) -> None:
-        if not self._streams():
-            self.transport.abort()
-
-    def _streams(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # none before the first request
-        if cycle is None or not cycle.response_started or cycle.response_complete:
-            return False
-        return cycle.scope["path"] in STREAMS
+        answering = cycle is not None and not cycle.response_complete
+        if cycle is not None and answering and cycle.response_started and cycle.scope["path"] in STREAMS:
+            return
+        if answering and not self._answer_awaited:
+            # who asks every 5 s on one connection, as Prometheus may, would be cut in the middle of an answer
+            self._answer_awaited = True
+            self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._give_up)
+        else:
+            self.transport.abort()
 
 
 def _probe(ask: Callable[[], str | None]) -> Callable[[Request], Response]:

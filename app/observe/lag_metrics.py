@@ -26,7 +26,8 @@ LAG_TABLE = (
     ),
     MetricSpec(
         "inference_group_missed_offsets", "gauge", "offsets", _PARTITION,
-        "From the committed offset to the log's start: gone by retention, never finished by the group.",
+        "From the committed offset to the log's start: gone by retention, never finished by the group; without those "
+        "seen to hold no record.",
     ),
     MetricSpec(
         "inference_group_last_stable_offset_lag_records", "gauge", "offsets", _PARTITION,
@@ -53,7 +54,7 @@ LAG_TABLE = (
     ),
     MetricSpec(
         "inference_desired_replicas", "gauge", "processes", _GROUP,
-        "How many processes the group needs: docs/SCALING.md. Absent while it is not fully seen.",
+        "How many processes the group needs: docs/SCALING.md. Absent while it is not fully seen, or not yet for long.",
     ),
     MetricSpec(
         "inference_desired_replicas_reason", "gauge", "1", (*_GROUP, "reason"), "1 for why the number is what it is."
@@ -78,7 +79,7 @@ class LagMetrics(TableMetrics):
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # as the worker's
-        super().__init__(LAG_TABLE, process=True)
+        super().__init__(LAG_TABLE)
 
     def show(self, group_id: str, part: str, samples: Iterable[Sample]) -> None:
         """Show these in the place of what this part of the group showed before: what is not among them is gone."""

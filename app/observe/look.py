@@ -1,16 +1,19 @@
 """One look at the metrics of a worker, of one process or several: what the live page is made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.facts import Refused
+from app.facts import Lag, Refused
 from app.observe.distribution import Distribution, of_cumulative
-from app.observe.metrics import TABLE, Metrics
+from app.observe.metrics import TABLE
+from app.observe.worker_metrics import Metrics
+from app.records import TopicPartition
 
 Labels = tuple[tuple[str, str], ...]
 Series = tuple[str, Labels]  # name and labels
 Samples = Mapping[Series, float]
+Lags = Mapping[TopicPartition, Lag]
 
 _HISTOGRAMS = (
     "inference_end_to_end_latency_seconds",
@@ -30,8 +33,6 @@ _OTHERS = (
     "inference_rollout_revision",
     "inference_rollout_errors_total",
     "inference_dead_letters_total",
-    "inference_lag_records",
-    "inference_lag_seconds",
     "inference_transactions_total",
     "inference_offset_resets_total",
     "inference_records_missed_total",
@@ -48,8 +49,6 @@ _OTHERS = (
 )
 FAMILIES = frozenset((*_HISTOGRAMS, *_OTHERS))  # what is looked at; collecting the rest would cost for nothing
 _NAMES = frozenset((*_OTHERS, *(name + part for name in _HISTOGRAMS for part in ("_bucket", "_sum"))))
-# There may be thousands of partitions, and their lag is known more directly than from gauges.
-_COLLECTED = FAMILIES - {"inference_lag_records", "inference_lag_seconds"}
 _GAUGES = {spec.name: spec.merge for spec in TABLE if spec.kind == "gauge"}
 
 
@@ -57,12 +56,14 @@ _GAUGES = {spec.name: spec.merge for spec in TABLE if spec.kind == "gauge"}
 class Look:
     """processes: number → what it shows now. rest: what ended processes had counted, and what supervision knows.
 
-    refused: the last dead letters, oldest first.
+    refused: the last dead letters, oldest first. lags: of each process; there may be thousands of partitions, so that
+    they are no samples.
     """
 
     processes: Mapping[int, Samples]
     rest: Samples = field(default_factory=dict)
     refused: Sequence[Refused] = ()
+    lags: Mapping[int, Lags] = field(default_factory=dict)
 
 
 class Watched(Protocol):
@@ -81,14 +82,31 @@ class OneProcess:
 
     def look(self) -> Look:
         """As they are now."""
-        samples = {(name, labels): value for name, labels, value in self._metrics.some_samples(_COLLECTED)}
-        for lags in tuple(self._metrics.lag.values()):
-            for at, lag in lags.items():
-                labels = (("topic", at.topic), ("partition", str(at.partition)))
-                samples["inference_lag_records", labels] = lag.records
-                if lag.seconds is not None:
-                    samples["inference_lag_seconds", labels] = lag.seconds
-        return Look({0: samples}, refused=tuple(self._metrics.refused))
+        samples = {(name, labels): value for name, labels, value in self._metrics.some_samples(FAMILIES)}
+        return Look({0: samples}, refused=tuple(self._metrics.refused), lags={0: together(self._metrics.lag.values())})
+
+
+def lags_in(samples: Samples) -> Lags:
+    """What a process that is elsewhere shows in its gauges."""
+    return {
+        TopicPartition(topic, int(number)): Lag(int(records), samples.get(("inference_lag_seconds", labels)))
+        for (name, labels), records in samples.items()
+        if name == "inference_lag_records"
+        for (_, topic), (_, number) in [labels]
+    }
+
+
+def together(several: Iterable[Lags]) -> Lags:
+    """All of them. While a partition changes hands two may tell of it: the larger counts."""
+    first, *others = [lags for lags in tuple(several) if lags] or [{}]
+    if not others:
+        return first
+    found = dict(first)
+    for lags in others:
+        for at, lag in lags.items():
+            if at not in found or lag.records > found[at].records:
+                found[at] = lag
+    return found
 
 
 class Figures:

@@ -18,8 +18,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.facts import Refused, Sample
-from app.observe.look import Look
-from app.observe.metrics import PROCESS_TABLE, REFUSED_KEPT, TABLE, MetricSpec
+from app.observe.look import Look, lags_in
+from app.observe.metrics import PROCESS_TABLE, TABLE, MetricSpec
+from app.observe.worker_metrics import REFUSED_KEPT
 
 Series = tuple[str, tuple[tuple[str, str], ...]]  # name and labels
 Samples = Mapping[Series, float]
@@ -119,7 +120,8 @@ class ProcessMetrics(Collector):
         with self._lock:
             rest = {series: float(value) for series, value in self._ended.items()} | self._own
             refused = _last([*self._refused_before, *(item for several in self._refused.values() for item in several)])
-            return Look(dict(self._living), rest, refused)
+            lags = {slot: lags_in(samples) for slot, samples in self._living.items()}
+            return Look(dict(self._living), rest, refused, lags)
 
     def exposition(self) -> bytes:
         """Prometheus text format, in the table's order."""

@@ -134,7 +134,7 @@ class MonitorMetrics(TableMetrics):
     """Any thread may show, count and ask."""
 
     def __init__(self) -> None:
-        super().__init__(MONITOR_TABLE, process=True)
+        super().__init__(MONITOR_TABLE)
 
     def count(self, name: str, labels: Mapping[str, str], by: int) -> None:
         """Count `by` more."""

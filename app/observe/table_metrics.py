@@ -12,8 +12,8 @@ Sample = tuple[str, tuple[str, ...], float]  # a gauge's name, its labels' value
 class TableMetrics:
     """Any thread may show and ask."""
 
-    def __init__(self, table: Sequence[MetricSpec], *, process: bool) -> None:
-        """process: beside the table, memory, CPU time, start and open files of this process."""
+    def __init__(self, table: Sequence[MetricSpec]) -> None:
+        """Beside the table there are memory, CPU time, start and open files of this process."""
         self._registry = CollectorRegistry()
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
@@ -23,8 +23,7 @@ class TableMetrics:
                 self._counters[spec.name] = Counter(spec.name, spec.meaning, spec.labels, registry=self._registry)
             else:
                 self._gauges[spec.name] = Gauge(spec.name, spec.meaning, spec.labels, registry=self._registry)
-        if process:
-            ProcessCollector(registry=self._registry)
+        ProcessCollector(registry=self._registry)
 
     def exposition(self) -> bytes:
         """Prometheus text format."""

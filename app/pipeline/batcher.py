@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from app.clock import Clock
 from app.facts import PaceState
-from app.records import Batch, Record
+from app.records import Batch, Item, Timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class BatchPolicy:
 class Pace(Protocol):
     """How long records may wait for company. All times are of the monotonic clock."""
 
-    def arrived(self, records: Sequence[Record]) -> float:
+    def arrived(self, records: Sequence[Timed]) -> float:
         """The deadline of these, which came together now; at least one."""
         ...
 
@@ -59,7 +59,7 @@ class FixedWait:
     def __init__(self, max_wait_s: float, clock: Clock) -> None:
         self._max_wait_s, self._clock = max_wait_s, clock
 
-    def arrived(self, _records: Sequence[Record]) -> float:
+    def arrived(self, _records: Sequence[Timed]) -> float:
         """The deadline to leave."""
         return self._clock.monotonic() + self._max_wait_s
 
@@ -92,7 +92,7 @@ class _Arrival(NamedTuple):
     many: int
 
 
-class MicroBatcher:
+class MicroBatcher(Generic[Item]):
     """Collects records until a batch is due. Never waits; the caller asks.
 
     A batch is due at max_records, at max_bytes, or when its pace says so. An empty batcher is never due. After
@@ -104,7 +104,7 @@ class MicroBatcher:
         self._policy, self._clock, self._pace = policy, clock, pace
         self._most_records = policy.max_records
         self._mean_bytes = 0.0  # of a record of the last batch
-        self._records: list[Record] = []
+        self._records: list[Item] = []
         self._bytes = 0
         self._arrivals: deque[_Arrival] = deque()
         self._deadline = math.inf  # the first of them
@@ -119,7 +119,7 @@ class MicroBatcher:
         return self._bytes
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[Item]:
         """What is held, oldest first; a view for looking, not for keeping."""
         return self._records
 
@@ -143,7 +143,7 @@ class MicroBatcher:
         """How many more records make a batch due, if it is their number that does; at least 1."""
         return max(1, self._policy.max_records - len(self._records))
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[Item]) -> None:
         """Take records over, in order."""
         if records:
             self._records.extend(records)
@@ -164,7 +164,7 @@ class MicroBatcher:
             return 0.0
         return self._pace.wait_s(self._deadline - self._clock.monotonic(), len(self._records))
 
-    def take(self) -> Batch:
+    def take(self) -> Batch[Item]:
         """The oldest records that make a batch, due or not; raises IndexError if nothing is held."""
         now = self._clock.monotonic()
         waited_s = now - self._arrivals[0].when
@@ -181,14 +181,14 @@ class MicroBatcher:
         self._forget_arrivals(count)
         return batch
 
-    def put_back(self, batch: Batch) -> None:
+    def put_back(self, batch: Batch[Item]) -> None:
         """The batch taken last was not worked on: it is due again, before everything that came since."""
         self._records = [*batch.records, *self._records]
         self._bytes = sum(map(len, self._records))
         self._arrivals.appendleft(_Arrival(batch.taken_at - batch.waited_s, batch.taken_at, len(batch)))
         self._find_deadline()
 
-    def drop(self, unwanted: Callable[[Record], bool]) -> int:
+    def drop(self, unwanted: Callable[[Item], bool]) -> int:
         """Forget records whose partition was taken away; returns how many."""
         held, self._records = self._records, []
         arrivals: deque[_Arrival] = deque()

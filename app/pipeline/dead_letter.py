@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.clock import Clock
 from app.errors import DeadLetterFlood
-from app.records import DeadLetter, Record, Rejection
+from app.records import DeadLetter, Record, Rejection, headers_of
 
 MESSAGE_HEADER = "__connect.errors.exception.message"
 MAX_MESSAGE_CHARS = 500  # a header is no place for a payload
@@ -37,7 +37,7 @@ def dead_letter_of(record: Record, rejection: Rejection, model: str, version: st
         "inference.model": model,
         "inference.model_version": version,
     }
-    own = list(record.headers() or ())
+    own = list(headers_of(record))
     headers = [
         *own,
         *((name, text.encode(errors="backslashreplace")) for name, text in facts.items()),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from app.avro.codec import DatumReader, Decoded, datum_reader
+from app.avro.columns import no_columns
+from app.avro.datum_reader import DatumReader, Decoded, datum_reader
 from app.avro.framing import Framing
-from app.avro.resolution import no_columns
 from app.avro.schemas import Schema, parse
 from app.clock import Clock
 from app.errors import DecodeFailed, Reason, SchemaRegistryUnavailable, SchemasPending, Stage

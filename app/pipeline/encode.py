@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.avro.codec import DatumWriter
-from app.avro.resolution import may_have_null_items
+from app.avro.columns import may_have_null_items
+from app.avro.datum_writer import DatumWriter
 from app.errors import SchemaIncompatible
 from app.ports import Model
 from app.records import Columns, IntArray, Origin

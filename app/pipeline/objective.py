@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from app.clock import Clock
 from app.facts import PaceState
-from app.records import Record
+from app.records import Timed
 
 FADE = 0.98  # weight of a batch's cost after the next one: some 50 batches count
 RELAX = 0.05  # how far a remembered peak of delivery comes down with each settlement: gone after some 60
@@ -70,7 +70,7 @@ class LatencyObjective:
         self._rate, self._rate_at = 0.0, clock.monotonic()
         self._unsettled: list[tuple[float, float]] = []  # (when a batch was taken, what its scoring took)
 
-    def arrived(self, records: Sequence[Record]) -> float:
+    def arrived(self, records: Sequence[Timed]) -> float:
         """When the oldest of these must be durable, on the monotonic clock."""
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         memory_s = RATE_MEMORY * self._objective_s

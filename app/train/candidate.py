@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from app.models.manifest import Golden, ModelCard
-from app.pipeline.features import features_of
+from app.pipeline.features.plan import features_of
 from app.records import Columns
 from app.specs import InputSpec
 

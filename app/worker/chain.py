@@ -17,7 +17,9 @@ from app.facts import BatchScored, Outcomes, Refused
 from app.pipeline.dead_letter import dead_letter_of, without_the_value
 from app.pipeline.decode import Decoder
 from app.pipeline.infer import Inference, OutputPolicy
-from app.pipeline.summary import LookedAt, SummedRows
+from app.pipeline.summary.looked_at import LookedAt
+from app.pipeline.summary.plan import SummedRows
+from app.ports import BatchTrace
 from app.records import (
     Batch,
     Columns,
@@ -48,6 +50,7 @@ class ScoredBatch:
     """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped.
 
     outcomes: one for each version that answered. summed: what is to be added up of them, if it is.
+    rows: of the batch, rising, of each prediction. trace: of the batch, if it is traced.
     """
 
     predictions: Predictions
@@ -55,16 +58,23 @@ class ScoredBatch:
     scored: BatchScored
     outcomes: tuple[Outcomes, ...]
     summed: tuple[SummedRows, ...] = ()
+    rows: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    trace: BatchTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch the models can be asked about: each of its records is in one part. seconds: what that took."""
+    """A batch the models can be asked about: each of its records is in one part.
+
+    seconds: what that took. decode_seconds: of it, to decode. trace: of the batch, if it is traced.
+    """
 
     batch: Batch
     origin: Origin
     parts: tuple[Part, ...]
     seconds: float
+    decode_seconds: float = 0.0
+    trace: BatchTrace | None = None
 
     @property
     def asked_rows(self) -> int:
@@ -121,12 +131,13 @@ class Chain:
             rows = np.array([row for row, value in enumerate(values) if value is not None], np.int64)
         present = [value for value in values if value is not None] if skipped else cast("list[bytes]", values)
         columns, rejected = self._decode(present, rows)
+        decoded = time.perf_counter()
         choice = lineup.choose(batch.records)
         if choice is None:
             parts: tuple[Part, ...] = (part_of(lineup.lanes[0], columns, rejected, skipped, origin.timestamps_ms),)
         else:
             parts = parts_of(lineup.lanes, choice, columns, rejected, origin.timestamps_ms)
-        return Prepared(batch, origin, parts, time.perf_counter() - started)
+        return Prepared(batch, origin, parts, time.perf_counter() - started, decoded - started)
 
     def answer(self, prepared: Prepared) -> Answered:
         """Ask the models. Raises ModelFailed; then the batch left nothing behind."""
@@ -154,6 +165,7 @@ class Chain:
             ),
             outcomes=tuple(part.outcomes for part in finished),
             summed=tuple(part.summed for part in finished if part.summed is not None),
+            rows=finished[0].rows if len(finished) == 1 else np.sort(np.concatenate([part.rows for part in finished])),
         )
 
     def _decode(self, values: list[bytes], rows: IntArray) -> tuple[Columns, list[Rejection]]:
@@ -195,6 +207,8 @@ class Chain:
         rows, lane = inference.rows, reply.lane
         if not len(rows):
             return predictions_of([], [], rows)
+        if lane.encoder is None:
+            raise TypeError(f"version {lane.version} is in a lane of files, whose answers are no records")
         values = lane.encoder.encode(reply.part.columns, inference.fields, rows, origin, lane.answerer, now_ms)
         records = batch.records
         chosen = records if len(rows) == len(records) else [records[row] for row in rows.tolist()]

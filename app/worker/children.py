@@ -23,8 +23,8 @@ from threading import Thread
 from types import FrameType
 from typing import IO
 
+from app.exit_status import EXIT_DRAIN_DEADLINE
 from app.facts import ProcessReport
-from app.worker.process import EXIT_DRAIN_DEADLINE
 from app.worker.slot import report_of
 from app.worker.supervisor import Supervisor
 

@@ -15,10 +15,10 @@ import structlog
 
 from app.clock import Clock
 from app.errors import DrainDeadline
+from app.exit_status import EXIT_DRAIN_DEADLINE, EXIT_DRAINED
+from app.overdue import end_if_overdue
 from app.ports import Overdue
 from app.worker.stream import StreamWorker
-
-EXIT_DRAINED, EXIT_FATAL, EXIT_BAD_START, EXIT_DRAIN_DEADLINE, EXIT_WATCHDOG = 0, 1, 2, 3, 4
 
 CHECK_EVERY_S = 0.25
 # The longest single call of a turn is a commit with its retries; the watchdog ends what takes longer.
@@ -82,7 +82,8 @@ class WorkerProcess:
         while any(thread.is_alive() for thread in threads):
             self._wake.wait(CHECK_EVERY_S)
             self._wake.clear()
-            self._end_if_overdue()
+            for stream in self._streams:
+                end_if_overdue(stream.watchdog, pipeline=stream.name)
             if (self._stop_requested or self._failures) and give_up_at is None:
                 give_up_at = self._clock.monotonic() + self._drain_timeout_s + CLOSE_MARGIN_S
                 for stream in self._streams:
@@ -108,13 +109,6 @@ class WorkerProcess:
             self._failures.append(exc)
         finally:
             self._wake.set()
-
-    def _end_if_overdue(self) -> None:
-        for stream in self._streams:
-            call = stream.watchdog.overdue()
-            if call is not None:
-                self._log.error("client_call_overdue", pipeline=stream.name, call=call.name, since_s=call.since_s)
-                os._exit(EXIT_WATCHDOG)  # for the same reason
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._stop_requested:

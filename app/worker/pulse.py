@@ -75,7 +75,8 @@ class PulseMeter:
             source = source_of(record)
             if source not in first:
                 first[source] = record.offset()
-                oldest_ms[source] = record.timestamp()[1]
+                if (stamp_ms := record.timestamp()[1]) > 0:  # or it has none
+                    oldest_ms[source] = stamp_ms
         first = {**waiting, **first}
         ends = self._source.end_offsets()
         reached = self._source.positions() | first

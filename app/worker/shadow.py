@@ -14,71 +14,37 @@ import math
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import structlog
 
 from app import errors
-from app.answering.asking import Reply
 from app.clock import Clock
 from app.facts import ShadowCounted
 from app.ports import ShadowObserver
-from app.records import Origin, Record
+from app.worker.allowance import Allowance
 from app.worker.chain import Answered
 from app.worker.shadow_line import (
     MOST_REPORT_BYTES,
     Frames,
     Kind,
     LineBroken,
-    ShadowRows,
     compared_of,
     frame,
     refused_of,
     rows_bytes,
 )
-from app.worker.side_by_side import answer_of
+from app.worker.shadow_offer import Offer, ShadowPage, chosen_of
 
 READ_BYTES = 1 << 18
 LOOK_EVERY_S = 0.25  # for what is due without anybody saying so
 CLOSE_WITHIN_S = 10.0  # of the thread; its process is given twice `end_within_s` of them
 DYING_S = 0.5  # between the end of its line and its end: how it ended is worth knowing
-STABLE = "stable"
 _OWN_WORDS = frozenset({"MemoryError", "ShadowFailed"})
-
-
-class ShadowPage(Protocol):
-    """The rollout page of a shadow."""
-
-    @property
-    def revision(self) -> int:
-        """Rises with each change."""
-        ...
-
-    @property
-    def candidate(self) -> str:
-        """The version beside stable."""
-        ...
-
-    @property
-    def percent(self) -> float:
-        """The share of keys that it is asked about."""
-        ...
-
-    @property
-    def budget_s(self) -> float:
-        """Of time a second that this may take."""
-        ...
-
-    def shadowed(self, keys: Sequence[bytes | None]) -> npt.NDArray[np.bool_]:
-        """Which records the candidate is to score as well, (n,)."""
-        ...
 
 
 class ShadowChild(Protocol):
@@ -110,18 +76,6 @@ class ShadowPolicy:
     most_bytes: int = 16 * 1_048_576
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """A batch of which `count` rows are to be compared; keys: of all rows answered. chosen: None for all of them."""
-
-    page: ShadowPage
-    reply: Reply
-    origin: Origin
-    keys: list[bytes | None]
-    chosen: npt.NDArray[np.bool_] | None
-    count: int
-
-
 class Shadow:
     """One pipeline's. `offer` on the stream thread; `follow` and `close` on any; `turn` on its own."""
 
@@ -146,7 +100,7 @@ class Shadow:
         # shared with the stream thread; whole operations on a deque need no lock
         self._wanted: ShadowPage | None = None
         self._free: deque[None] = deque()
-        self._offers: deque[_Offer] = deque()
+        self._offers: deque[Offer] = deque()
         # the thread's own
         self._page: ShadowPage | None = None
         self._child: ShadowChild | None = None
@@ -157,34 +111,21 @@ class Shadow:
         self._sent: deque[tuple[str, int]] = deque()  # candidate, rows
         self._starts = 0
         self._start_at: float | None = None
-        self._credit_s, self._credit_at = 0.0, clock.monotonic()
+        self._time = Allowance(clock)
 
     # -- the stream thread -----------------------------------------------------------------------------------
 
     def offer(self, answered: Answered) -> None:
         """Take this batch, whose outputs were delivered, if there is room for it. Never waits, never raises."""
         page = self._wanted
-        if page is None or len(answered.replies) != 1:
-            return
-        (reply,) = answered.replies
-        answerer, rows = reply.lane.answerer, reply.inference.rows
-        if answerer.rollout_revision != page.revision or answerer.answered_by != STABLE or not len(rows):
-            return
-        records = answered.prepared.batch.records
-        chosen, keys, count = None, None, len(rows)
-        if page.percent < 100:
-            keys = _keys(records, reply)
-            chosen = page.shadowed(keys)
-            count = int(np.count_nonzero(chosen))
-        if not count:
+        if page is None or (chosen := chosen_of(answered, page)) is None:
             return
         try:
             self._free.pop()
         except IndexError:
-            self._count(page.candidate, dropped=count)
+            self._count(page.candidate, dropped=chosen.count)
             return
-        origin = answered.prepared.origin
-        self._offers.append(_Offer(page, reply, origin, keys or _keys(records, reply), chosen, count))
+        self._offers.append(chosen.offer())
         self._wake()
 
     # -- any thread ------------------------------------------------------------------------------------------
@@ -246,7 +187,7 @@ class Shadow:
             self._start_at = self._clock.monotonic()
         self._starts = 0
         self._page = wanted
-        self._credit_s = 0.0 if wanted is None else wanted.budget_s
+        self._time.grant(0.0 if wanted is None else wanted.budget_s)
 
     def _start_if_due(self) -> None:
         page = self._page
@@ -267,7 +208,7 @@ class Shadow:
                 self._count(offer.page.candidate, dropped=offer.count)
                 continue
             try:
-                content = rows_bytes(_rows_of(offer))
+                content = rows_bytes(offer.rows())
             except Exception:
                 self._count(offer.page.candidate, failed=offer.count)
                 raise
@@ -333,7 +274,7 @@ class Shadow:
             compared = compared_of(content, rows)
             self._sent.popleft()
             self._since = self._clock.monotonic()
-            self._credit_s -= compared.seconds
+            self._time.spend(compared.seconds)
             fact = ShadowCounted(
                 version,
                 compared.agreed,
@@ -360,13 +301,9 @@ class Shadow:
             self._lost("ShadowHung", f"a batch was not answered within {self._policy.answer_within_s:g} s")
 
     def _make_room(self) -> None:
-        """As many free places as there should be. Its time budget: so much a second, and never more than that saved."""
-        now, page = self._clock.monotonic(), self._page
-        if page is not None:
-            earned = (now - self._credit_at) * page.budget_s
-            self._credit_s = min(page.budget_s, self._credit_s + earned)
-        self._credit_at = now
-        if page is None or not self._ready or self._credit_s <= 0:
+        """As many free places as there should be."""
+        has_time = self._time.accrue()
+        if self._page is None or not self._ready or not has_time:
             self._free.clear()
             return
         taken = len(self._sent) + len(self._offers)
@@ -374,10 +311,8 @@ class Shadow:
             self._free.append(None)
 
     def _until_there_is_time(self, wait_s: float) -> float:
-        page = self._page
-        if page is None or not self._ready or self._credit_s > 0:
-            return wait_s
-        return min(wait_s, 0.001 - self._credit_s / page.budget_s)
+        due_in = self._time.due_in() if self._ready else 0.0
+        return min(wait_s, due_in) if due_in else wait_s
 
     def _lost(self, error: str, message: str, dying_s: float = 0.0) -> None:
         """The process is of no use any more: end it, and start another one later if it may be."""
@@ -448,26 +383,3 @@ class Shadow:
 def _milliseconds(seconds: float) -> int:
     """What poll() waits at least so long for."""
     return math.ceil(max(seconds, 0.0) * 1000)
-
-
-def _keys(records: Sequence[Record], reply: Reply) -> list[bytes | None]:
-    return [records[row].key() for row in reply.inference.rows.tolist()]
-
-
-def _rows_of(offer: _Offer) -> ShadowRows:
-    """The chosen rows, in columns."""
-    reply, origin = offer.reply, offer.origin
-    rows, columns = reply.inference.rows, reply.part.columns
-    answer = answer_of(reply.inference, reply.lane.answerer.model.outputs)
-    keys = pa.array(offer.keys, pa.binary())
-    if offer.chosen is not None:
-        at = np.flatnonzero(offer.chosen)
-        rows, answer, keys = rows[at], answer.of(at), keys.take(pa.array(at))
-    events = columns.table
-    if len(rows) != len(columns.rows):
-        events = events.take(pa.array(np.searchsorted(columns.rows, rows)))
-    answerer = reply.lane.answerer
-    return ShadowRows(
-        events, keys, origin.sources, origin.source[rows], origin.offsets[rows], origin.timestamps_ms[rows],
-        answer, answerer.model.version, answerer.rollout_revision,
-    )  # fmt: skip

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from app.answering.handled_inputs import HandledPlan
 from app.answering.handled_outputs import HandledOutputs
-from app.avro.codec import DatumWriter
+from app.avro.datum_writer import DatumWriter
 from app.clock import Clock
 from app.errors import AppError, ModelFailed, SchemaIncompatible
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.pipeline.infer import OutputPolicy, infer
 from app.ports import Model
 from app.records import Columns, IntArray, Rejection

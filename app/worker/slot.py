@@ -15,8 +15,9 @@ from threading import Thread
 
 import structlog
 
+from app.exit_status import EXIT_DRAINED
 from app.facts import ProcessReport, Refused, Sample
-from app.worker.process import EXIT_DRAINED, WorkerProcess
+from app.worker.process import WorkerProcess
 
 REPORT_EVERY_S = 1.0
 UNTIL_READY_S = 0.25  # so that nobody waits a second more for a start

@@ -5,10 +5,11 @@ most one place: for records when nothing else is under way, for the model when i
 one batch the next is prepared, if it is full, and the last one encoded and delivered.
 
 Longer than most files because its methods share one state, what is taken and not yet committed; the parts
-that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`.
+that could be told apart are: `batcher`, `chain`, `scoring`, `offsets`, `pulse`, `rereads`.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,10 +24,11 @@ from app.facts import Committed, Outcomes
 from app.pipeline.batcher import MicroBatcher, Pace
 from app.pipeline.dead_letter import FloodGate
 from app.pipeline.offsets import OffsetTracker
-from app.ports import Observer, Sink, Source
+from app.ports import BatchTracing, Observer, Sink, Source
 from app.records import Batch, Origin, Record, Span, TopicPartition, origin_of, source_of
 from app.worker.chain import Answered, Chain, Prepared, ScoredBatch
 from app.worker.pulse import PulseMeter
+from app.worker.rereads import Rereads
 from app.worker.shadow import Shadow
 from app.worker.summing import Summing
 
@@ -75,9 +77,10 @@ class StreamWorker:
         observer: Observer,
         shadow: Shadow | None = None,
         summing: Summing | None = None,
+        tracing: BatchTracing | None = None,
     ) -> None:
         self._source, self._sink, self._chain, self._scoring = source, sink, chain, scoring
-        self._shadow, self._summing = shadow, summing
+        self._shadow, self._summing, self._tracing = shadow, summing, tracing
         self._batcher, self._pace = batcher, pace
         self._flood, self._policy, self._clock, self._observer = flood, policy, clock, observer
         self._log = structlog.get_logger()
@@ -91,12 +94,8 @@ class StreamWorker:
         self._done: _Held | None = None  # scored, waiting for room in the sink
         self._unsettled: list[Outcomes] = []
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
-        self._rewind_to: dict[TopicPartition, int] = {}
+        self._rereads = Rereads(source, clock)
         self._undone_in_drain = False
-        self._in_doubt = False  # whether the last transaction was committed, and so where to rewind to
-        self._waiting: dict[TopicPartition, int] = {}  # for a writer schema, from this offset on
-        self._released: set[TopicPartition] = set()  # no longer waiting; nothing of them delivered yet
-        self._wait_again_s, self._release_at = BACKOFF_FIRST_S, 0.0
         self._caught_up = True
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
@@ -132,6 +131,8 @@ class StreamWorker:
             raise
         finally:
             self._closing = True
+            if self._tracing is not None:
+                self._tracing.undone(sys.exception())
             self._scoring.close()
             self._sink.close()
             self._source.close()
@@ -144,7 +145,7 @@ class StreamWorker:
             if now < self._not_before or not self._sink_ready:
                 self._only_serve_callbacks()
             else:
-                self._apply_rewind()
+                self._rereads.rewind()
                 self._take_in()
                 self._start()
                 if self._commit_costs_nothing():
@@ -181,8 +182,7 @@ class StreamWorker:
 
     def _add(self, records: Sequence[Record]) -> None:
         """Those of a partition that will be rewound come again: a poll may rewind and yet give back what it had."""
-        if self._rewind_to or self._waiting:
-            not_yet = self._rewind_to.keys() | self._waiting.keys()
+        if not_yet := self._rereads.not_yet():
             records = [r for r in records if source_of(r) not in not_yet]
         self._batcher.add(records)
 
@@ -245,7 +245,11 @@ class StreamWorker:
         self._flood.admit(scored.dead_letters)
         self._observer.batch_scored(scored.scored)
         self._pace.scored(scored.scored.rows, scored.scored.scored_s, held.batch.taken_at)
-        self._sink.deliver(scored.predictions, scored.dead_letters)
+        if scored.trace is None:
+            self._sink.deliver(scored.predictions, scored.dead_letters)
+        else:
+            with scored.trace.delivering(len(scored.predictions.values), len(scored.dead_letters)):
+                self._sink.deliver(scored.predictions, scored.dead_letters)
         self._tracker.finished(held.spans)
         self._unsettled += scored.outcomes
         if self._summing is not None:
@@ -253,9 +257,7 @@ class StreamWorker:
         if self._shadow is not None and held.answered is not None:
             self._shadow.offer(held.answered)
         self._done = None
-        if self._released & held.spans.keys():
-            self._released.clear()
-            self._wait_again_s = BACKOFF_FIRST_S
+        self._rereads.delivered(held.spans.keys())
 
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
@@ -277,6 +279,8 @@ class StreamWorker:
         self._pace.settled()
         if self._summing is not None:
             self._summing.settled()
+        if self._tracing is not None:
+            self._tracing.settled()
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
@@ -289,7 +293,7 @@ class StreamWorker:
             return
         if self._nothing_taken() and self._sink_ready:
             self._commit_positions()
-        self._observer.pulse(self._pulse.beat(self._waiting, self._pace.state()))
+        self._observer.pulse(self._pulse.beat(self._rereads.waiting, self._pace.state()))
 
     def _commit_positions(self) -> None:
         """Pass transaction markers that follow the last record, which would look like lag for ever.
@@ -298,7 +302,7 @@ class StreamWorker:
         record: a partition that waits, or is to be rewound (after which it has none until something is read).
         """
         positions = self._source.positions()
-        not_read_again_yet = self._rewind_to.keys() | self._waiting.keys()
+        not_read_again_yet = self._rereads.not_yet()
         ahead = {
             source: positions[source]
             for source, offset in self._settled_to.items()
@@ -339,32 +343,21 @@ class StreamWorker:
             record = held.batch.records[row]
             source = source_of(record)
             stops[source] = min(record.offset(), stops.get(source, record.offset()))
-        self._source.hold(stops.keys())
+        waits_s = self._rereads.hold(stops)
         self._batcher.drop(lambda record: source_of(record) in stops)
-        self._waiting.update(stops)
-        self._release_at = self._clock.monotonic() + self._wait_again_s
         self._log.warning(
             "partitions_wait_for_schemas",
             partitions=sorted(f"{source.topic}[{source.partition}]@{offset}" for source, offset in stops.items()),
-            seconds=self._wait_again_s,
+            seconds=waits_s,
             reason=str(pending),
         )
-        self._wait_again_s = min(2 * self._wait_again_s, BACKOFF_MOST_S)
         others = [record for record in held.batch.records if record.offset() < stops.get(source_of(record), NEVER)]
         self._hold(replace(held.batch, records=others))
-
-    def _release_waiting(self) -> None:
-        if self._waiting and self._clock.monotonic() >= self._release_at:
-            self._rewind_to.update(self._waiting)
-            self._released |= self._waiting.keys()
-            self._source.release(self._waiting.keys())
-            self._waiting.clear()
 
     # -- starting over ---------------------------------------------------------------------------------------
 
     def _undo(self, why: Exception | None = None) -> None:
-        """Drop everything taken and not committed; it is read again once `_apply_rewind` succeeds."""
-        self._in_doubt |= isinstance(why, InDoubt)
+        """Drop everything taken and not committed; it is read again once the sink has recovered."""
         self._undone_in_drain |= self._stopping.is_set()
         self._sink.abandon()
         points = self._tracker.restart_points()
@@ -377,26 +370,11 @@ class StreamWorker:
         self._pace.undone()
         if self._summing is not None:
             self._summing.undone()
+        if self._tracing is not None:
+            self._tracing.undone(why)
         self._unsettled.clear()
         self._next = self._asked = self._done = None
-        for source, offset in points.items():
-            goal = self._waiting if source in self._waiting else self._rewind_to
-            goal[source] = min(offset, goal.get(source, offset))
-
-    def _apply_rewind(self) -> None:
-        """Only once the sink has recovered: until then the group's offsets may still change."""
-        if self._in_doubt:
-            self._skip_what_was_committed()
-        self._release_waiting()
-        if self._rewind_to:
-            self._source.rewind(self._rewind_to)
-            self._rewind_to.clear()
-
-    def _skip_what_was_committed(self) -> None:
-        for goal in (self._rewind_to, self._waiting):
-            for source, offset in self._source.committed(goal.keys() & self._source.owned).items():
-                goal[source] = max(offset, goal[source])
-        self._in_doubt = False
+        self._rereads.undone(points, in_doubt=isinstance(why, InDoubt))
 
     # -- assignment changes, inside poll -----------------------------------------------------------------------
 
@@ -454,14 +432,16 @@ class StreamWorker:
         if held is not None:
             self._tracker.returned(held.spans)
             self._batcher.put_back(held.batch)
+            if held.prepared is not None and held.prepared.trace is not None:
+                held.prepared.trace.dropped("partitions were taken away while it waited for the model")
 
     def _forget(self, sources: Set[TopicPartition]) -> None:
         self._batcher.drop(lambda record: source_of(record) in sources)
         self._tracker.forget(sources)
         self._sink.forget(sources)
+        self._rereads.forget(sources)
         for source in sources:
-            for known in (self._rewind_to, self._settled_to, self._waiting):
-                known.pop(source, None)
+            self._settled_to.pop(source, None)
         self._pulse.forget(sources)
         self._observer.revoked(sources)
 
@@ -494,3 +474,5 @@ class StreamWorker:
             raise DrainDeadline(f"the last offsets could not be committed: {exc}") from exc
         if not committed:
             raise DrainDeadline("the last offsets could not be committed; their records will be read again")
+        if self._tracing is not None:
+            self._tracing.settled()

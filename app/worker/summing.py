@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.clock import Clock
-from app.pipeline.summary import Summary, SummaryPlan, SummedRows
+from app.pipeline.summary.plan import Summary, SummaryPlan, SummedRows
 
 FOLD_ROWS = 8192  # a fold of these costs hardly more a row than one of more, and until then the rows are kept
 

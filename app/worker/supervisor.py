@@ -28,16 +28,10 @@ from typing import Protocol
 import structlog
 
 from app.clock import Clock
+from app.exit_status import EXIT_BAD_START, EXIT_DRAIN_DEADLINE, EXIT_DRAINED, EXIT_FATAL
 from app.facts import ProcessReport
 from app.ports import ProcessObserver
-from app.worker.process import (
-    ALIVE_WITHIN_S,
-    CLOSE_MARGIN_S,
-    EXIT_BAD_START,
-    EXIT_DRAIN_DEADLINE,
-    EXIT_DRAINED,
-    EXIT_FATAL,
-)
+from app.worker.process import ALIVE_WITHIN_S, CLOSE_MARGIN_S
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 HEALTHY_AFTER_S = 60.0  # ready for so long: the next end is a new story

@@ -21,7 +21,7 @@ import yaml
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from app.avro.codec import DatumWriter
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import SingleObjectFraming
 from app.avro.schemas import parse
 from deploy.local.stack import Stack

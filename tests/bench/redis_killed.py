@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app import wiring
+from app.wiring import training
 from deploy.local.redis_server import RedisServer
 from deploy.local.stack import Stack
 from tests.bench.steady_load import churn_lane, events
@@ -47,7 +47,7 @@ def stretch(worker, name, lasts_s):
 def measure(folder, rate, lasts_s):
     """One run; the page of figures."""
     store = folder / "store"
-    wiring.train("churn", store=str(store), estimator=None, rows=20_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(store), estimator=None, rows=20_000, seed=0, progress=lambda _: None)
     stack, redis = Stack(folder / "stack"), RedisServer(folder / "redis")
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
     redis.start()

@@ -23,7 +23,7 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 
-from app import wiring
+from app.wiring import training
 from deploy.local.stack import Stack
 from tests.bench.steady_load import churn_lane, events
 from tests.integration.rig import Lane
@@ -147,7 +147,7 @@ def measure(folder, rate):
     """One run; the page of figures."""
     store = folder / "store"
     for seed in range(3):
-        wiring.train("churn", store=str(store), estimator=None, rows=20_000, seed=seed, progress=lambda _: None)
+        training.train("churn", store=str(store), estimator=None, rows=20_000, seed=seed, progress=lambda _: None)
     put(store, stable_page("1"))
     stack = Stack(folder / "stack")
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]

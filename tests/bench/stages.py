@@ -14,19 +14,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app import wiring
-from app.avro.codec import DatumWriter
+from app.avro.columns import reader_columns
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import SingleObjectFraming
-from app.avro.resolution import reader_columns
 from app.avro.schemas import SchemaDirectory
 from app.clock import SystemClock
 from app.models.model_store import open_store
 from app.models.runtime import RuntimePolicy, load_model
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import Answerer, PredictionEncoder
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.pipeline.infer import OutputPolicy, infer
 from app.records import Origin, TopicPartition
+from app.wiring import training
 from loadgen.kafka_client import KafkaOptions
 from loadgen.pacing import Pace
 from loadgen.produce_plan import ProducePlan
@@ -110,7 +110,7 @@ def best_s(call, stretches=STRETCHES, stretch_s=STRETCH_S):
 def trained(estimator):
     """A churn model, trained here."""
     with tempfile.TemporaryDirectory(prefix="inference-stages-") as store:
-        wiring.train("churn", store=store, estimator=estimator, rows=20_000, seed=0, progress=lambda _: None)
+        training.train("churn", store=store, estimator=estimator, rows=20_000, seed=0, progress=lambda _: None)
         found = open_store(store, Path.cwd())
         return load_model(found.fetch("churn", "1"), RuntimePolicy())
 

@@ -19,7 +19,8 @@ from app.avro.record_writer import RecordWriter
 from app.avro.schemas import SchemaDirectory
 from app.clock import SystemClock
 from app.kafka.sample import sampled_rows
-from app.pipeline.summary import LookedAt, SummaryPlan, SummedRows
+from app.pipeline.summary.looked_at import LookedAt
+from app.pipeline.summary.plan import SummaryPlan, SummedRows
 from app.worker.summing import Summing, SummingPolicy
 
 BATCH_SIZES = (1, 32, 512, 2048)

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from app.__main__ import main
-from app.avro import codec
+from app.avro import datum_reader, datum_writer
 from app.kafka.outbox import Outbox
 from app.kafka.source import KafkaSource
 from app.kafka.transactions import TransactionalSink
-from app.observe.metrics import PipelineObserver
+from app.observe.pipeline_observer import PipelineObserver
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.decode import Decoder
 from app.pipeline.encode import PredictionEncoder
-from app.pipeline.features import FeaturePlan
+from app.pipeline.features.plan import FeaturePlan
 from app.records import Origin
 from app.worker import chain, stream
 
@@ -34,12 +34,12 @@ WATCHED = (
     (Origin, "spans", "offsets: spans"),
     (chain.Chain, "prepare", "values"),
     (Decoder, "decode", "decode: sizes, headers"),
-    (codec.ColumnarReader, "_decode", "decode: codec"),
+    (datum_reader.ColumnarReader, "_decode", "decode: codec"),
     (FeaturePlan, "apply", "features"),
     (chain, "infer", "infer: model, checks"),
     (chain.Chain, "finish", "keys, facts"),
     (PredictionEncoder, "encode", "encode: columns"),
-    (codec.DatumWriter, "write", "encode: codec"),
+    (datum_writer.DatumWriter, "write", "encode: codec"),
     (chain, "predictions_of", "sizes"),
     (Outbox, "has_room", "produce: reports served"),
     (Outbox, "_grouped", "produce: messages"),

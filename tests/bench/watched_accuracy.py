@@ -36,7 +36,6 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 
-from app import wiring
 from app.avro.framing import SingleObjectFraming
 from app.avro.record_reader import WholeRecordReader
 from app.models.manifest import MODEL_FILE, Manifest
@@ -45,6 +44,7 @@ from app.models.runtime import RuntimePolicy, load_model
 from app.train.candidate import tensor_of
 from app.train.churn import train_churn
 from app.train.churn_data import ChurnFormula
+from app.wiring.stores import model_desk
 from deploy.local.stack import Stack
 from tests.integration.rig import ROOT, SCHEMAS, Lane, answers, read_all
 from tests.integration.worker_process import clean_environment, running_worker, wait_until
@@ -264,7 +264,7 @@ def measure(folder, rate):
     kafka = stack.up(quick_start=True).environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:
         lane, settings, outcome_topic = made_lane(kafka, folder / "store")
-        desk = wiring.model_desk(str(lane.store), None)
+        desk = model_desk(str(lane.store), None)
         desk.guard("churn", {"latency_ratio": LATENCY_RATIO}, "other things run on this machine")
         with ExitStack() as running:
             worker = running.enter_context(running_worker(settings, folder / "worker"))

@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from app import wiring
+from app.wiring import training
 from tests.chaos.faulty_kafka import FaultyKafka
 from tests.chaos.flow import Flow, now_ms
 
@@ -105,7 +105,7 @@ def trio(flow):
 def models(tmp_path_factory):
     """A model store with version 1 of churn."""
     store = tmp_path_factory.mktemp("models")
-    wiring.train("churn", store=str(store), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(store), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
     return store
 
 

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from app import wiring
+from app.wiring import training
 from tests.chaos.faulty_kafka import FaultyKafka
 from tests.chaos.flow import Flow
 from tests.chaos.machine import this_machine
@@ -179,7 +179,9 @@ def main():
     kafka = FaultyKafka(folder / "kafka", group_consumer_session_timeout_ms="4000", log_retention_ms="-1")
     try:
         kafka.start(os.getpid())
-        wiring.train("churn", store=str(folder / "models"), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
+        training.train(
+            "churn", store=str(folder / "models"), estimator=None, rows=5_000, seed=0, progress=lambda _: None
+        )
         say("restart times")
         restarts = restart_times(kafka, folder / "models", folder, chosen.restarts)
         for one in restarts:

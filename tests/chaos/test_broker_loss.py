@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.worker.process import EXIT_WATCHDOG
+from app.exit_status import EXIT_WATCHDOG
 from tests.chaos.flow import CI_MARGIN_S, now_ms
 
 BOUND_S = 12.0  # with broker.session.timeout.ms 6000

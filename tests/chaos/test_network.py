@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from app.exit_status import EXIT_DRAIN_DEADLINE, EXIT_WATCHDOG
 from tests.chaos.faulty_kafka import NETWORK_FAULTS
 from tests.chaos.flow import CI_MARGIN_S, now_ms
 
@@ -12,7 +13,6 @@ FAULT_S = 6.0  # past every session timeout here
 # After the network is whole: a call that hangs is ended by the watchdog 8 s past its timeout of 5 s, then a worker
 # starts and gets its partitions back (session timeout, and 5 s).
 BOUND_S = 5.0 + 8.0 + 5.0 + 9.0
-EXIT_DRAIN_DEADLINE, EXIT_WATCHDOG = 3, 4
 
 
 ALWAYS = ("answers lost", "connections reset")  # the others with `make chaos`

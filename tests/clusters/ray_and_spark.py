@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from app import wiring, wiring_scoring
 from app.embed import arrow_function
 from app.models.model_store import open_store
 from app.models.rollout_changes import Order, start_canary
 from app.train.churn_data import ChurnFormula
+from app.wiring import scoring, training
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # theirs
@@ -33,7 +33,7 @@ def store(tmp_path_factory):
     """Two versions of churn, the second a canary for every other key."""
     place = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
-        wiring.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
+        training.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
     models = open_store(str(place), place)
     order = Order(models.rollout("churn").history[0].at, "me", "test")
     models.change_rollout("churn", lambda page: start_canary(page, "2", [(50, 60)], order), order)
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    customers = ChurnFormula.load(wiring.SHIPPED_SCHEMAS).customers(5, 0, ROWS).table
+    customers = ChurnFormula.load(training.SHIPPED_SCHEMAS).customers(5, 0, ROWS).table
     ages = customers["age"].to_numpy().copy()
     ages[::BAD] = 7
     customers = customers.set_column(1, "age", pa.array(ages)).set_column(6, "plan", customers["plan"].cast("string"))
@@ -55,7 +55,7 @@ def rows(tmp_path_factory):
 def expected(store, rows, tmp_path_factory):
     """What `inference-worker score` answers, by customer."""
     out = tmp_path_factory.mktemp("out") / "answers"
-    order = wiring_scoring.order_of(
+    order = scoring.order_of(
         str(rows),
         str(out),
         "churn",
@@ -68,7 +68,7 @@ def expected(store, rows, tmp_path_factory):
         missing=(),
         bad_output="dead_letter",
     )
-    wiring_scoring.score_files(order, str(store), None, lambda *_: None)
+    scoring.score_files(order, str(store), None, lambda *_: None)
     found = pa.parquet.read_table(out).select(SAME)
     assert found.num_rows == ROWS - ROWS // BAD
     assert set(found["answered_by"].to_pylist()) == {"stable", "canary"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import fastavro
 
-from app.avro.codec import datum_reader
+from app.avro.datum_reader import datum_reader
 from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
 from app.avro.schemas import parse
 from app.errors import DecodeFailed

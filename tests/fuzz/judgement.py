@@ -14,7 +14,7 @@ from typing import Any
 import fastavro
 import numpy as np
 
-from app.avro.resolution import reader_columns
+from app.avro.columns import reader_columns
 from app.avro.schemas import parse
 from app.errors import Reason, Stage
 from app.pipeline.decode import MAX_DATUM_BYTES, Decoder

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from rig import Lane
 
-from app import wiring
+from app.wiring import training
 from deploy.local.stack import Stack
 
 
@@ -19,7 +19,7 @@ def models(tmp_path_factory):
     """A model store with version 1 of churn and digits, trained here."""
     store = tmp_path_factory.mktemp("models")
     for pipeline, rows in (("churn", 5_000), ("digits", None)):
-        wiring.train(pipeline, store=str(store), estimator=None, rows=rows, seed=0, progress=lambda _: None)
+        training.train(pipeline, store=str(store), estimator=None, rows=rows, seed=0, progress=lambda _: None)
     return store
 
 
@@ -28,7 +28,7 @@ def _three_versions(tmp_path_factory):
     """A model store with versions 1 to 3 of churn."""
     store = tmp_path_factory.mktemp("versions")
     for seed in range(3):
-        wiring.train("churn", store=str(store), estimator=None, rows=5_000, seed=seed, progress=lambda _: None)
+        training.train("churn", store=str(store), estimator=None, rows=5_000, seed=seed, progress=lambda _: None)
     return store
 
 

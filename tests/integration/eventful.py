@@ -26,8 +26,9 @@ from app.facts import (
 from app.observe.http import Health, ProbeServer
 from app.observe.lag_metrics import LAG_TABLE, LagMetrics
 from app.observe.merged import ProcessMetrics
-from app.observe.metrics import Metrics, PipelineObserver, RequestMetrics, ShadowMetrics
 from app.observe.monitor_metrics import MONITOR_TABLE, MonitorMetrics, Shown
+from app.observe.pipeline_observer import PipelineObserver, ShadowMetrics
+from app.observe.worker_metrics import Metrics, RequestMetrics
 from app.records import TopicPartition
 
 WELL = Health(alive=lambda: None, ready=lambda: None)
@@ -72,6 +73,8 @@ class EventfulWorker:
             observer.rebalanced(kind)
         observer.offset_reset("out_of_range", 70)
         metrics.partitions_changed("churn.events")
+        metrics.batch_traced("record")
+        metrics.spans_ended("exported", 5)
         self._shadow.shadow_counted(ShadowCounted("3", 5, 1, 1, 1, 0.003, np.array([0.1, 0.2])))
         self._shadow.shadow_failed("3", "ShadowHung")
         self._grpc.call_ended("inference.Prediction/Predict", "INTERNAL", 0.2)

@@ -6,7 +6,7 @@ from worker_process import wait_until
 from app.kafka import partition_watch
 from app.kafka.client_config import ClientPolicy
 from app.kafka.partition_watch import PartitionWatch
-from app.observe.metrics import Metrics
+from app.observe.worker_metrics import Metrics
 
 
 def test_a_changed_number_of_partitions_is_counted_by_topic(kafka, topics, monkeypatch):

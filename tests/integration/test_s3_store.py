@@ -24,7 +24,7 @@ from app.models.model_store import ModelStore, open_store
 from app.models.objects import Objects
 from app.models.runtime import RuntimePolicy, load_model
 from app.models.store_access import StoreAccess, open_bucket
-from app.settings import settings_of
+from app.settings.reading import settings_of
 from deploy.local.object_store import REGION, S3Server
 from deploy.local.ports import is_free
 

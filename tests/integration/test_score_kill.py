@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 from worker_process import clean_environment, wait_until
 
-from app import wiring
 from app.train.churn_data import ChurnFormula
+from app.wiring import training
 
 ROWS, CHUNK = 30_000, 1_000
 BAD = 500  # every so many rows is one that has no answer
@@ -21,7 +21,7 @@ BAD = 500  # every so many rows is one that has no answer
 def rows(tmp_path_factory):
     """A folder for each format, with the same customers in two files."""
     place = tmp_path_factory.mktemp("rows")
-    customers = ChurnFormula.load(wiring.SHIPPED_SCHEMAS).customers(5, 0, ROWS).table
+    customers = ChurnFormula.load(training.SHIPPED_SCHEMAS).customers(5, 0, ROWS).table
     ages = customers["age"].to_numpy().copy()
     ages[::BAD] = 7
     customers = customers.set_column(1, "age", pa.array(ages)).set_column(

@@ -10,11 +10,11 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from app import wiring
 from app.__main__ import cli
 from app.errors import BadSettings, StorageUnavailable
 from app.models.store_access import StoreAccess, open_bucket
 from app.train.churn_data import ChurnFormula
+from app.wiring import training
 from deploy.local.object_store import S3Server
 
 # The server is built on first use, which needs the network and two minutes of a core.
@@ -48,7 +48,7 @@ def bucket(server, monkeypatch):
 
 @pytest.fixture(scope="module")
 def customers():
-    return ChurnFormula.load(wiring.SHIPPED_SCHEMAS).customers(9, 0, ROWS).table
+    return ChurnFormula.load(training.SHIPPED_SCHEMAS).customers(9, 0, ROWS).table
 
 
 def put(bucket, path, table):

@@ -12,8 +12,8 @@ from rig import answers
 from test_hot_swap import settings_of, until_serving
 from worker_process import ROOT, WAIT_S, clean_environment, running_worker, wait_until
 
-from app import wiring
 from app.models.model_store import open_store
+from app.wiring.stores import model_desk
 
 RATE = 2_000
 ENDS_WITHIN_S = 120.0
@@ -39,7 +39,7 @@ def watching(lane, folder, *urls):
 
 def watched(lane, folder, worse, steps, *, workers=1):
     """(the page that ends the canary, what the watcher said) of a canary of version 2."""
-    desk = wiring.model_desk(str(lane.store), None)
+    desk = model_desk(str(lane.store), None)
     desk.guard("churn", GUARDS, "for this test")
     settings = settings_of(lane)
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import yaml
 
 from app.errors import BadSettings
 from app.kafka.client_config import ALLOWED_CLIENT_PROPERTIES, ClientPolicy
-from app.settings import environment_names, load_settings, settings_of
+from app.settings.reading import environment_names, load_settings, settings_of
 
 CONTRACT = """
 kafka:

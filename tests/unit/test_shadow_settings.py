@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from app.settings import settings_of
+from app.settings.reading import settings_of
 
 
 def pipeline(name="churn", events="in", output="out", **more):

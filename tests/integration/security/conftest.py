@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from rig import Lane
 from secured_broker import Running
 
-from app import wiring
+from app.wiring import training
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def secured(tmp_path_factory):
 def models(tmp_path_factory):
     """Churn alone, and of few customers: who predicts matters here, not what."""
     store = tmp_path_factory.mktemp("models")
-    wiring.train("churn", store=str(store), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(store), estimator=None, rows=2_000, seed=0, progress=lambda _: None)
     return store
 
 

@@ -15,9 +15,9 @@ from grants import documented_commands, grant, names_of
 from secured_broker import CANARY, PASSWORD
 from worker_process import ROOT, clean_environment, refused_start, running_worker
 
-from app import wiring
 from app.kafka.checks import BrokerCheck
-from app.settings import settings_of
+from app.settings.reading import settings_of
+from app.wiring.clients import worker_client
 
 pytestmark = pytest.mark.broker
 
@@ -84,7 +84,7 @@ def test_a_worker_with_the_wrong_oauth_secret(secured, secured_lane, tmp_path):
 def reason(lane, kafka):
     """Why the broker cannot be used, and that it took seconds to find out; without a process of its own."""
     before = time.monotonic()
-    check = BrokerCheck(wiring._client_policy(settings_of(lane.settings(kafka=kafka))))
+    check = BrokerCheck(worker_client(settings_of(lane.settings(kafka=kafka))))
     (reached,) = check.results([])
     assert reached.status == "failed"
     assert CANARY not in reached.detail

@@ -13,8 +13,8 @@ from worker_process import refused_start
 
 from app.errors import BrokerRefused
 from app.kafka.permissions import watching
-from app.settings import settings_of
-from app.wiring_lag import look_now
+from app.settings.reading import settings_of
+from app.wiring.lag import look_now
 
 PAGE = Path(__file__).parents[3] / "docs" / "LAG.md"
 COMMANDS = "".join(re.findall(r"```sh\n((?:kafka-acls.sh .*\n)+)```", PAGE.read_text(encoding="utf-8"))).splitlines()

@@ -8,9 +8,9 @@ from grants import documented_commands, grant, names_of
 from secured_broker import PRINCIPAL
 from worker_process import refused_start, running_worker
 
-from app import wiring
 from app.kafka.permissions import permissions
-from app.settings import load_settings, settings_of
+from app.settings.reading import load_settings, settings_of
+from app.wiring.pipeline_parts import pipeline_use
 
 CHURN = Path(__file__).parents[3] / "deploy" / "pipelines" / "churn.yaml"
 EXACT, PREFIXED = documented_commands()
@@ -20,14 +20,14 @@ def test_the_page_lists_what_the_worker_checks_for(monkeypatch):
     monkeypatch.setenv("INFERENCE_WORKER__INSTANCE_ID", "worker-0")
     monkeypatch.delenv("KAFKA_GROUP_ID", raising=False)
     settings = load_settings(CHURN)
-    needed = permissions(wiring._use(settings, settings.pipelines[0]))
+    needed = permissions(pipeline_use(settings, settings.pipelines[0]))
     assert [one.command("broker:9092", PRINCIPAL) for one in needed] == EXACT
 
 
 def test_at_least_once_needs_no_transactional_id():
     pipeline = {"name": "a", "input_topics": ["in"], "output_topic": "out", "dead_letter_topic": "dead", "model": "m"}
     settings = settings_of({"pipelines": [pipeline], "delivery": {"mode": "at_least_once"}})
-    needed = permissions(wiring._use(settings, settings.pipelines[0]))
+    needed = permissions(pipeline_use(settings, settings.pipelines[0]))
     assert [one.resource for one in needed] == ["Topic", "Topic", "Topic", "Group"]
 
 

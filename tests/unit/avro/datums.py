@@ -9,7 +9,7 @@ import fastavro
 import numpy as np
 import pyarrow as pa
 
-from app.avro.codec import Decoded
+from app.avro.datum_reader import Decoded
 from app.avro.framing import SingleObjectFraming
 from app.avro.schemas import Schema, parse
 

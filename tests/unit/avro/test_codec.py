@@ -27,12 +27,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import LOGICAL, LONGS, SYMBOLS, data_of, mutated, odd_types, records
 
-from app.avro import codec
-from app.avro.codec import PIECE_ROWS, ColumnarReader, DatumReader, DatumWriter, RecordReader, datum_reader
+from app.avro import datum_writer
+from app.avro.columns import reader_columns
 from app.avro.datum import check_datum
+from app.avro.datum_reader import PIECE_ROWS, ColumnarReader, DatumReader, RecordReader, datum_reader
+from app.avro.datum_writer import DatumWriter
 from app.avro.few_rows import MOST_ROWS
 from app.avro.framing import ConfluentFraming
-from app.avro.resolution import Resolution, reader_columns
+from app.avro.resolution import Resolution
 from app.errors import DecodeFailed, Reason
 
 SCHEMAS = Path(__file__).parents[3] / "schemas"
@@ -347,7 +349,7 @@ def test_a_codec_that_disagrees_with_the_judge_loses_no_neighbouring_schema():
     class Stubborn(ColumnarReader):
         def _decode(self, values):
             if values:
-                from app.avro.codec import _NotOneBatch
+                from app.avro.datum_reader import _NotOneBatch
 
                 raise _NotOneBatch("no")
             return super()._decode(values)
@@ -396,7 +398,7 @@ def test_fastavro_reads_what_is_written(data, types, most_by_row):
             pa.array(values, plain).cast(item.type) if pa.types.is_temporal(item.type) else pa.array(values, item.type)
         )
         columns[item.name] = column.slice(skipped)
-    with mock.patch.object(codec, "MOST_ROWS", most_by_row):
+    with mock.patch.object(datum_writer, "MOST_ROWS", most_by_row):
         written = writer.write(columns, len(rows) - skipped)
     assert [value[: FRAMING.size] for value in written] == [header_of(node)] * len(written)
     assert [comparable(read_by_fastavro(value, node)) for value in written] == [

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.avro.codec import DatumWriter, datum_reader
+from app.avro.datum_reader import datum_reader
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import ConfluentFraming, SingleObjectFraming
 from app.avro.schemas import parse
 from app.errors import DecodeFailed, Reason

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.avro.record_writer import RecordWriter
 from app.avro.schemas import SchemaDirectory, parse
 from app.errors import SchemaIncompatible
-from app.pipeline.summary import SummaryPlan
+from app.pipeline.summary.plan import SummaryPlan
 from app.specs import InputSpec, NumberFeature, OneHotFeature, ProbabilitiesOutput
 
 SCHEMAS = Path(__file__).parents[3] / "schemas"

@@ -24,8 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import data_of, evolved, odd_types, records
 
-from app.avro.codec import ColumnarReader, Decoded, RecordReader, datum_reader
-from app.avro.resolution import Resolution, may_have_null_items, no_columns, reader_columns
+from app.avro.columns import may_have_null_items, no_columns, reader_columns
+from app.avro.datum_reader import ColumnarReader, Decoded, RecordReader, datum_reader
+from app.avro.resolution import Resolution
 from app.errors import DecodeFailed, Reason
 
 PLAN = {"type": "enum", "name": "Plan", "symbols": ["basic", "standard", "premium"]}

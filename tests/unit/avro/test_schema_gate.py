@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import json_values, odd_types, records, schema_like
 
-from app.avro.codec import datum_reader
+from app.avro.datum_reader import datum_reader
 from app.avro.framing import SingleObjectFraming
 from app.avro.schemas import MAX_DEPTH, MAX_IDLE_PARTS, MAX_MESSAGE, MAX_NODES, MAX_SCHEMA_BYTES, parse
 from app.errors import DecodeFailed, Reason

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.settings import load_settings
+from app.settings.reading import load_settings
 
 ROOT = Path(__file__).parents[3]
 CANARY = "c4n4ry-53cr3t"

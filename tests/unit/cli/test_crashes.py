@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[3]
 def run(raising):
     """The program, with a worker that does this first."""
     script = (
-        "import sys; from app import errors, wiring; from app.__main__ import main\n"
+        "import sys; from app import errors; from app.wiring import processes; from app.__main__ import main\n"
         f"def crash(_):\n    password = '-'.join({CANARY.split('-')})\n    {raising}\n"
-        "wiring.run_worker = crash\n"
+        "processes.run_worker = crash\n"
         "sys.argv = ['inference-worker', 'run', '--config', 'x']\n"
         "main()\n"
     )

@@ -9,12 +9,12 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from app import wiring
 from app.__main__ import cli
 from app.errors import BadSettings, InputDamaged, ModelMissing, SchemaIncompatible
 from app.models.model_store import open_store
 from app.models.rollout_changes import Order, promote
 from app.train.churn_data import ChurnFormula
+from app.wiring import training
 
 pytestmark = pytest.mark.usefixtures("logs_as_they_were")
 
@@ -26,13 +26,13 @@ def store(tmp_path_factory):
     """Versions 1 and 2 of churn, 1 stable."""
     place = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
-        wiring.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
+        training.train("churn", store=str(place), estimator=None, rows=2_000, seed=seed, progress=lambda _: None)
     return place
 
 
 @pytest.fixture(scope="module")
 def customers():
-    table = ChurnFormula.load(wiring.SHIPPED_SCHEMAS).customers(3, 0, ROWS).table
+    table = ChurnFormula.load(training.SHIPPED_SCHEMAS).customers(3, 0, ROWS).table
     return pa.Table.from_batches([table.set_column(6, "plan", table["plan"].dictionary_decode())])
 
 
@@ -142,19 +142,6 @@ def test_a_settings_file_can_name_the_store(place, store):
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.exit_code == 0
     assert "1,000 rows answered, 0 rejected, by churn version 1, rollout revision 1" in done.stdout
-
-
-def test_a_handler_that_would_not_be_run_is_a_bad_start(place, store):
-    (place / "worker.yaml").write_text(
-        f"models: {{store: '{store}'}}\n"
-        "pipelines:\n"
-        "  - {name: churn, input_topics: [a], output_topic: b, dead_letter_topic: c, model: churn,\n"
-        "     handler: 'odd:Odd'}\n"
-    )
-    command = ["score", "rows.parquet", "out", "--model", "churn", "--config", "worker.yaml"]
-    with pytest.raises(BadSettings, match=r"pipelines\.churn\.handler: odd:Odd makes the answers of 'churn'"):
-        CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert not (place / "out").exists()
 
 
 def test_line_breaks_in_cells_are_for_the_asking_and_a_job_keeps_to_what_was_asked(place, store):

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from app.errors import BadSettings, NotReachable
 from app.observe.endpoint import Unreadable
-from app.wiring_top import show_worker
+from app.wiring.top import show_worker
 
 WITHIN_S = 60
 
@@ -101,6 +101,26 @@ def test_on_a_terminal_it_is_drawn_and_ends_with_an_interrupt(worker):
         assert process.wait(WITHIN_S) == 0
     os.close(ours)
     assert b"\x1b[?1049h" in drawn  # a screen of its own, and the old one given back
+
+
+def test_on_a_terminal_that_cannot_be_drawn_on_there_are_lines(worker):
+    """A serial console, an editor's shell, a log of CI: rich would draw nothing at all."""
+    ours, theirs = pty.openpty()
+    server = worker.open()
+    with subprocess.Popen(
+        command("--url", f"http://127.0.0.1:{server.port}"), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "dumb"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        printed = b""
+        while b"p99" not in printed:
+            assert select.select([ours], [], [], WITHIN_S)[0], printed
+            printed += os.read(ours, 65536)
+        server.close()
+        process.communicate(timeout=WITHIN_S)
+    os.close(ours)
+    assert b"records/s  lag 5 records" in printed
+    assert b"\x1b" not in printed
 
 
 def test_nobody_there_is_said_in_one_line():

@@ -72,7 +72,7 @@ def test_a_partition_that_cannot_be_read_is_given_up_once():
     assert list(reading.open) == [T1]
 
 
-@pytest.mark.parametrize("timestamp", [(0, 0), (0, -1), (1, -1)])
+@pytest.mark.parametrize("timestamp", [(0, 0), (0, -1), (1, -1), (1, 0)])
 def test_a_record_without_a_timestamp_has_no_age(timestamp):
     reading = _Reading({T0: Stretch(0, 1, 1)})
     reading.take(record(0, timestamp=timestamp))

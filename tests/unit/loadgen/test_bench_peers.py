@@ -7,7 +7,7 @@ import fastavro
 import numpy as np
 import pytest
 
-from app import wiring
+from app.wiring import training
 from loadgen.bench.peers.job import HEADER_SIZE, PREDICTION, Job, PeerSettings
 from loadgen.features import model_inputs
 from loadgen.kafka_client import KafkaOptions
@@ -16,14 +16,14 @@ from loadgen.produce_plan import ProducePlan
 from loadgen.producing import Extent
 from loadgen.schema_source import SchemaOptions, SchemaSource
 
-SCHEMAS = wiring.SHIPPED_SCHEMAS
+SCHEMAS = training.SHIPPED_SCHEMAS
 EVENTS = 300
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    wiring.train("churn", store=str(folder), estimator=None, rows=1_000, seed=0, progress=lambda _: None)
+    training.train("churn", store=str(folder), estimator=None, rows=1_000, seed=0, progress=lambda _: None)
     return folder / "churn" / "1"
 
 

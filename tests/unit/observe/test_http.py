@@ -11,7 +11,7 @@ import pytest
 from app.errors import BadSettings
 from app.observe import http
 from app.observe.http import Health, ProbeServer
-from app.observe.metrics import Metrics
+from app.observe.worker_metrics import Metrics
 
 
 @pytest.fixture
@@ -78,6 +78,27 @@ def test_a_request_that_drips_is_not_waited_for(server):
 
     with connect(server) as raw, pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
         drip(raw)
+
+
+def test_a_request_that_comes_in_the_last_moment_is_answered(monkeypatch):
+    """Prometheus keeps its connection, and may ask again as often as an idle one is cut: each 5 s."""
+    monkeypatch.setattr(http, "REQUEST_WITHIN_S", 1.5)
+
+    class Slow:
+        def exposition(self):
+            time.sleep(1.0)
+            return b"answer"
+
+    health = Health(alive=lambda: None, ready=lambda: None)
+    with closing(ProbeServer("127.0.0.1", 0, Slow(), health)) as server, connect(server) as raw:
+        for pause_s in (0.0, 0.8):
+            time.sleep(pause_s)
+            raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"answer"):
+                more = raw.recv(4096)
+                assert more, answer
+                answer += more
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.facts import Asked, BatchScored, Committed, Lag, Outcomes, Pulse, Serving
 from app.observe.merged import RESTARTS, STATES, ProcessMetrics, merge
-from app.observe.metrics import TABLE, Metrics, PipelineObserver
+from app.observe.metrics import TABLE
+from app.observe.pipeline_observer import PipelineObserver
+from app.observe.worker_metrics import Metrics
 from app.records import TopicPartition
 
 OWN = {STATES, RESTARTS}

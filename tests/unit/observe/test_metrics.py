@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import Reason, Stage
 from app.facts import Asked, BatchScored, Committed, InUse, Lag, Outcomes, PaceState, Pulse, Serving
-from app.observe.metrics import TABLE, Metrics, PipelineObserver, metrics_page
+from app.observe.metrics import TABLE, metrics_page
+from app.observe.pipeline_observer import PipelineObserver
+from app.observe.worker_metrics import Metrics
 from app.records import TopicPartition
 
 A, B = TopicPartition("events", 0), TopicPartition("events", 1)
@@ -49,6 +51,8 @@ CONTRACT = {
     "inference_offset_resets_total": ("pipeline", "reason"),
     "inference_records_missed_total": ("pipeline",),
     "inference_partition_changes_total": ("topic",),
+    "inference_traced_batches_total": ("why",),
+    "inference_spans_total": ("result",),
     "inference_waiting_partitions": ("pipeline",),
     "inference_slo_seconds": ("pipeline",),
     "inference_batch_cost_seconds": ("pipeline", "part"),

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from app.errors import BadSettings
 from app.facts import Asked, BatchScored, InUse, Serving
 from app.observe.endpoint import MAX_BYTES, Endpoint, Unreadable
-from app.observe.metrics import Metrics, PipelineObserver
+from app.observe.pipeline_observer import PipelineObserver
 from app.observe.scrape import ScrapedWorkers, samples_of
+from app.observe.worker_metrics import Metrics
 
 NAMES = frozenset({"inference_model_rows_total", "inference_model_seconds_bucket", "inference_rollout_revision"})
 PAGE = b'inference_model_rows_total{model="churn",version="1",outcome="answered"} 5.0\n'

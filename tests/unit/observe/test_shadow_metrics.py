@@ -3,7 +3,8 @@
 import numpy as np
 
 from app.facts import MetricsLook, ShadowCounted
-from app.observe.metrics import Metrics, ShadowMetrics
+from app.observe.pipeline_observer import ShadowMetrics
+from app.observe.worker_metrics import Metrics
 from app.rollouts.measurements import NAMES, Tally
 
 

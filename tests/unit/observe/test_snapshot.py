@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from made_worker import CHURN, FACTS, MadeWorker, outcomes, refused
 
 from app.facts import Lag, ShadowCounted
-from app.observe.look import Look, OneProcess
+from app.observe.growth import RATE_S, WINDOW_S
+from app.observe.look import Look, OneProcess, together
 from app.observe.merged import ProcessMetrics
-from app.observe.metrics import Metrics, PipelineObserver, ShadowMetrics
-from app.observe.snapshot import MOST_PARTITIONS, RATE_S, WINDOW_S, Snapshots, WorkerFacts, shown
+from app.observe.pipeline_observer import PipelineObserver, ShadowMetrics
+from app.observe.snapshot import MOST_PARTITIONS, Snapshots, WorkerFacts, shown
+from app.observe.worker_metrics import Metrics
 from app.records import TopicPartition
 
 
@@ -86,7 +88,7 @@ def test_after_nobody_looked_nothing_is_compared_with_long_ago(worker, look):
 def test_percentiles_are_of_the_window_and_a_batch_is_shaped_as_it_was(worker, look):
     worker.work(outcomes(rows=1_000, latency_ms=2_000))  # before anybody looked
     look()
-    worker.work(outcomes(rows=1_000, latency_ms=8))
+    worker.work(outcomes(rows=1_000, latency_ms=8, now_ms=NOW_MS), now_ms=NOW_MS)
     pipeline = look(1)["pipelines"][0]
 
     assert 0.005 < pipeline["end_to_end"]["p50"] < 0.015
@@ -265,3 +267,29 @@ def test_what_is_shown_has_no_character_that_is_not_to_be_seen(text):
 def test_text_that_turns_its_direction_is_shown_as_it_is_written(worker, look):
     worker.work(outcomes(rows=1, letters=[refused("a\u202eb\x1b[31m\nc")]))
     assert look()["dead_letters"]["last"][0]["message"] == "a\ufffdb\ufffd[31m\ufffdc"
+
+
+@given(
+    st.dictionaries(
+        st.builds(TopicPartition, st.sampled_from(["a", "b.c", "z"]), st.integers(0, 200)),
+        st.builds(Lag, st.integers(0, 2**40), st.none() | st.floats(0, 1e9)),
+        max_size=150,
+    )
+)
+def test_the_partitions_shown_are_those_furthest_behind_by_age_then_records_then_name(lags):
+    worker = MadeWorker()
+    worker.metrics.lag["churn"] = lags
+    lag = Snapshots(OneProcess(worker.metrics), worker.facts, ManualClock()).facts(alive=None, ready=None)["lag"]
+    ranked = sorted(lags, key=lambda at: (-(lags[at].seconds or 0.0), -lags[at].records, *at))
+
+    assert [(one["topic"], one["partition"]) for one in lag["partitions"]] == ranked[:MOST_PARTITIONS]
+    assert all(lags[one["topic"], one["partition"]].seconds == one["seconds"] for one in lag["partitions"])
+    assert lag["records"] == sum(one.records for one in lags.values())
+    assert lag["seconds"] == max((one.seconds for one in lags.values() if one.seconds is not None), default=None)
+
+
+def test_two_that_tell_of_one_partition_while_it_changes_hands_are_not_added_up():
+    several = [{TopicPartition("a", 0): Lag(5, 1.0)}, {TopicPartition("a", 0): Lag(7, None)}, {}]
+
+    assert together(several) == {TopicPartition("a", 0): Lag(7, None)}
+    assert together([]) == {}

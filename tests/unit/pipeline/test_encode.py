@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EXTREME, data_of, evolved_types, records
 
-from app.avro.codec import DatumWriter, datum_reader
+from app.avro.columns import reader_columns
+from app.avro.datum_reader import datum_reader
+from app.avro.datum_writer import DatumWriter
 from app.avro.framing import SingleObjectFraming
-from app.avro.resolution import reader_columns
 from app.avro.schemas import SchemaDirectory, parse
 from app.errors import SchemaIncompatible
 from app.pipeline.encode import Answerer, PredictionEncoder

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Reason, SchemaIncompatible, Stage
-from app.pipeline.features import FeaturePlan, Features, check_fields, features_of
+from app.pipeline.features.plan import FeaturePlan, Features, check_fields, features_of
 from app.records import Columns
 from app.specs import Impute, InputSpec, NumberFeature, OneHotFeature, OrdinalFeature, TensorFeature
 

@@ -9,8 +9,10 @@ from fakes import FakeModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.pipeline.features import FeaturePlan
-from app.pipeline.summary import LATENCIES_S, SHARES, VALUES, Bins, LookedAt, SummaryPlan, SummedRows
+from app.pipeline.features.plan import FeaturePlan
+from app.pipeline.summary.bins import LATENCIES_S, SHARES, VALUES, Bins
+from app.pipeline.summary.looked_at import LookedAt
+from app.pipeline.summary.plan import SummaryPlan, SummedRows
 from app.records import Columns
 from app.specs import (
     Impute,

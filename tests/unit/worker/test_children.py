@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app import wiring
 from app.errors import BadSettings
 from app.facts import ProcessReport
+from app.wiring import processes
 from app.worker import children
 from app.worker.children import ChildProcess, Children
 from app.worker.slot import report_line
@@ -182,6 +182,6 @@ def test_a_bad_start_of_the_processes_ends_everything_with_2(tmp_path):
 def test_what_is_wrong_with_the_settings_is_found_before_a_process_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(Children, "spawn", None)
     with pytest.raises(BadSettings, match=r"delivery\.mode"):
-        wiring.run_worker(settings_file(tmp_path, delivery={"mode": "at_most_once"}))
+        processes.run_worker(settings_file(tmp_path, delivery={"mode": "at_most_once"}))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BadSettings, match="cannot listen"):
-        wiring.run_worker(settings_file(tmp_path, http={"port": taken.getsockname()[1]}))
+        processes.run_worker(settings_file(tmp_path, http={"port": taken.getsockname()[1]}))

@@ -10,8 +10,9 @@ from made_worker import refused
 from small_pipeline import EVENT_HEADER, SmallPipeline, body, model_of, tenths
 
 from app.facts import Committed, ProcessReport, Refused
-from app.observe.metrics import REFUSED_KEPT as SHOWN
-from app.observe.metrics import Metrics, PipelineObserver
+from app.observe.pipeline_observer import PipelineObserver
+from app.observe.worker_metrics import REFUSED_KEPT as SHOWN
+from app.observe.worker_metrics import Metrics
 from app.pipeline.dead_letter import MAX_MESSAGE_CHARS, without_the_value
 from app.worker.chain import REFUSED_KEPT
 from app.worker.slot import report_line, report_of

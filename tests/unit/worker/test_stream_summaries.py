@@ -7,7 +7,7 @@ from fakes import FakeModel, ManualClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.pipeline.summary import SummaryPlan, SummedRows
+from app.pipeline.summary.plan import SummaryPlan, SummedRows
 from app.specs import InputSpec, NumberFeature, ValueOutput
 from app.worker.chain import ScoredBatch
 from app.worker.summing import Summing, SummingPolicy

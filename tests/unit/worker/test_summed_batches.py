@@ -10,7 +10,7 @@ from small_pipeline import EVENT_HEADER, SICK, SmallPipeline, event, model_of, r
 from app.answering.asking import FallbackPolicy
 from app.errors import ModelFailed
 from app.pipeline.infer import OutputPolicy
-from app.pipeline.summary import SummaryPlan
+from app.pipeline.summary.plan import SummaryPlan
 from app.specs import InputSpec, NumberFeature
 from app.worker.chain import ChainPolicy
 

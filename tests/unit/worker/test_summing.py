@@ -6,7 +6,7 @@ from fakes import NOW_MS, FakeModel, ManualClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.pipeline.summary import SummaryPlan, SummedRows
+from app.pipeline.summary.plan import SummaryPlan, SummedRows
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput
 from app.worker import summing as summing_module
 from app.worker.summing import Summing, SummingPolicy

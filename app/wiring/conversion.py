@@ -1,7 +1,4 @@
-"""Composition of `models export` and `models quantize`: conversion, the worker's own feature code, and the store.
-
-Beside `wiring.py` because no worker needs any of it.
-"""
+"""`models export` and `models quantize`: conversion, the worker's own feature code, and the store."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,10 +18,10 @@ from app.models.held_out import HeldOut, read_rows
 from app.models.manifest import Manifest
 from app.models.quantize import Quantization, quantize_model
 from app.models.sandbox import GIB, SandboxPolicy, Source
-from app.pipeline.features import features_of
+from app.pipeline.features.plan import features_of
 from app.records import Columns
 from app.specs import InputSpec
-from app.wiring import named_store, who
+from app.wiring.stores import named_store, who
 
 Progress = Callable[[str], None]
 

@@ -1,11 +1,6 @@
-"""Composition of `audit run`, `query` and `expire`.
+"""`inference-worker audit`: what keeps the trail, what asks it, and what deletes of it."""
 
-Beside `wiring.py` because no worker needs any of it, and nobody who asks the trail needs the rest.
-"""
-
-import os
 import signal
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,32 +9,30 @@ from threading import Event
 import structlog
 
 from app.audit.expiry import Expired, expire
+from app.audit.features import with_features
+from app.audit.filing import AuditObserver
 from app.audit.lane import RollPolicy
-from app.audit.masking import Mask, check_names
+from app.audit.masking import Mask
 from app.audit.objects import TrailObjects, open_objects
 from app.audit.query import Answer, Question, answers
-from app.audit.rows import PipelineRows, kept_fields
-from app.audit.trail import Trail
-from app.audit.watching import watch
-from app.audit.writer import AuditObserver, AuditPolicy, AuditWriter, Kept
-from app.avro.framing import ConfluentFraming, Framing, SingleObjectFraming
-from app.avro.schemas import Schema, SchemaDirectory
+from app.audit.trail import FEATURES, PREDICTIONS, Trail
+from app.audit.writer import AuditPolicy, AuditWriter
 from app.clock import Clock, SystemClock
 from app.errors import BadSettings
+from app.exit_status import EXIT_DRAIN_DEADLINE, EXIT_DRAINED
 from app.kafka.audit_source import AuditSource, check_topics
-from app.kafka.client_config import ClientPolicy, GroupPolicy, consumer_properties
-from app.kafka.schema_lookups import BackgroundLookups
+from app.kafka.client_config import GroupPolicy, consumer_properties
 from app.kafka.watchdog import Watchdog
 from app.observe.audit_metrics import AuditMetrics
 from app.observe.http import Health, ProbeServer
 from app.observe.log import configure_logs
-from app.pipeline.decode import Decoder
-from app.ports import SchemaSource
-from app.settings import Pipeline, Settings, load_settings
-from app.wiring import settings_registry, settings_store
+from app.overdue import watch
+from app.settings.reading import load_settings
+from app.settings.root import Settings
+from app.wiring.audit_topics import kept_pipelines, kept_topics
+from app.wiring.clients import client_policy
 
 QUEUE_SHARE = 0.25  # of audit.memory_budget_bytes, beside it: fetched records wait in the client
-EXIT_DEADLINE, EXIT_WATCHDOG = 3, 4  # as the worker's
 
 
 def run_audit(settings_file: Path) -> int:
@@ -60,10 +53,10 @@ def run_audit(settings_file: Path) -> int:
         ready=lambda: None if writer.ready else "it has no partitions yet, or does not know where their trails end",
     )
     server = ProbeServer(settings.http.host, settings.http.port, metrics, health)
-    watch(watchdog.overdue, lambda: os._exit(EXIT_WATCHDOG), ended)
+    watch(watchdog, ended)
     structlog.get_logger().info("started", pipelines=pipelines, http_port=server.port)
     try:
-        return 0 if writer.run(stop) else EXIT_DEADLINE
+        return EXIT_DRAINED if writer.run(stop) else EXIT_DRAIN_DEADLINE
     finally:
         ended.set()
         server.close()
@@ -73,29 +66,11 @@ def build_writer(
     settings: Settings, clock: Clock, stop: Event, watchdog: Watchdog, observer: AuditObserver
 ) -> AuditWriter:
     """Check everything that can be checked, and connect. Raises StartupError."""
-    audit, pipelines = settings.audit, kept_pipelines(settings)
-    framing, schemas = _wire_format(settings, clock)
-    directory = SchemaDirectory(settings.schemas.directory)
-    readers = {pipeline.name: _prediction_schema(settings, pipeline, directory) for pipeline in pipelines}
-    check_names(audit.mask, [kept_fields(reader) for reader in readers.values()])
-    mask = Mask(audit.mask, audit.secret())
+    audit = settings.audit
     objects = _objects(settings, create=True)
-    kept = {
-        pipeline.output_topic: Kept(
-            Trail(objects, pipeline.name),
-            PipelineRows(
-                Decoder(framing, schemas or directory, readers[pipeline.name], clock), readers[pipeline.name], mask
-            ),
-        )
-        for pipeline in pipelines
-    }
+    kept = kept_topics(settings, objects, clock)
     objects.has("_")  # whether the store answers, and lets us in
-    client = ClientPolicy(
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=f"inference-worker-{settings.instance_id}-audit",
-        security=settings.kafka.security.properties(),
-        extra=settings.kafka.client,
-    )
+    client = client_policy(settings, "audit")
     check_topics(client, list(kept))
     group = GroupPolicy(
         group_id=settings.audit_group_id,
@@ -126,8 +101,11 @@ def query_audit(
     """`inference-worker audit query`: the newest records with this key. Raises AppError."""
     settings = load_settings(settings_file)
     audit = settings.audit
-    question = Question(Mask(audit.mask, audit.secret()).key(key.encode()), since, until, limit)
-    return answers(_trails(settings, pipeline), question, progress)
+    kept_key = Mask(audit.mask, audit.secret()).key(key.encode())
+    found = answers(_trails(settings, pipeline, PREDICTIONS), Question(kept_key, since, until, limit), progress)
+    if not audit.features:
+        return found
+    return with_features(found, {trail.pipeline: trail for trail in _trails(settings, pipeline, FEATURES)}, kept_key)
 
 
 def expire_audit(settings_file: Path, *, dry_run: bool) -> list[Expired]:
@@ -137,47 +115,23 @@ def expire_audit(settings_file: Path, *, dry_run: bool) -> list[Expired]:
     if days is None:
         raise BadSettings("audit.retention_days is not set: nothing is ever too old")
     today = datetime.now(UTC).date()
-    return [expire(trail, today, days, dry_run=dry_run) for trail in _trails(settings, None)]
+    trails = _trails(settings, None, PREDICTIONS)
+    # features that were kept once are deleted too, whatever audit.features says now
+    trails += [trail for trail in _trails(settings, None, FEATURES) if trail.files()]
+    return [expire(trail, today, days, dry_run=dry_run) for trail in trails]
 
 
-def kept_pipelines(settings: Settings) -> list[Pipeline]:
-    """Those whose predictions are kept. Raises BadSettings for a name that is none, and for a topic that two share."""
-    wanted = settings.audit.pipelines
-    known = {pipeline.name: pipeline for pipeline in settings.pipelines}
-    if unknown := sorted(set(wanted or ()) - known.keys()):
-        raise BadSettings(f"audit.pipelines: {', '.join(unknown)}: no such pipeline; there are {', '.join(known)}")
-    kept = list(known.values()) if wanted is None else [known[name] for name in dict.fromkeys(wanted)]
-    topics = Counter(pipeline.output_topic for pipeline in kept)
-    if shared := [topic for topic, pipelines in topics.items() if pipelines > 1]:
-        raise BadSettings(f"audit.pipelines: several write to {', '.join(shared)}: name one of them")
-    return kept
-
-
-def _trails(settings: Settings, name: str | None) -> list[Trail]:
+def _trails(settings: Settings, name: str | None, kind: str) -> list[Trail]:
     objects = _objects(settings, create=False)
     names = [pipeline.name for pipeline in kept_pipelines(settings)]
     if name is not None and name not in names:
         raise BadSettings(f"--pipeline {name}: not kept; there are {', '.join(names)}")
-    return [Trail(objects, one) for one in names if name in {None, one}]
+    return [Trail(objects, one, kind) for one in names if name in {None, one}]
 
 
 def _objects(settings: Settings, *, create: bool) -> TrailObjects:
     access = settings.models.store_options.access()
     return open_objects(settings.audit.store, Path.cwd(), access, create=create)
-
-
-def _prediction_schema(settings: Settings, pipeline: Pipeline, directory: SchemaDirectory) -> Schema:
-    if pipeline.prediction_schema is not None:
-        return directory.named(pipeline.prediction_schema)
-    store = settings_store(settings)
-    return directory.named(store.manifest(pipeline.model, store.rollout(pipeline.model).stable).prediction_schema)
-
-
-def _wire_format(settings: Settings, clock: Clock) -> tuple[Framing, SchemaSource | None]:
-    """How records are framed, and who knows their schemas; None: the schema directory."""
-    if settings.schemas.registry_url is None:
-        return SingleObjectFraming(), None
-    return ConfluentFraming(), BackgroundLookups(settings_registry(settings, settings.schemas.registry_url), clock)
 
 
 class _Unwatched:

@@ -1,7 +1,4 @@
-"""Composition of `inference-worker top`: a worker's snapshots, on a terminal or line by line.
-
-Beside `wiring.py` because no worker needs any of it, least of all the HTTP client.
-"""
+"""`inference-worker top`: a worker's snapshots, on a terminal or line by line."""
 
 import time
 from collections.abc import Callable
@@ -22,14 +19,14 @@ TRY_AGAIN_S = 1.0
 def show_worker(url: str, *, once: bool, as_json: bool, console: Console) -> None:
     """Until interrupted, or once. Raises BadSettings for a URL that is none, NotReachable if nobody answers there.
 
-    Once, as JSON, or not on a terminal: raises Unreadable when the worker is lost later; else it is waited for.
+    On a terminal that can be drawn on a worker that is lost is waited for; else raises Unreadable.
     """
     stream = LiveStream(url)
     with suppress(KeyboardInterrupt):
         if once:
             # the first has no rates unless somebody else looks as well: they are between two looks
             _first(stream, lambda snapshot: _told(snapshot, once=True, as_json=as_json, console=console))
-        elif as_json or not console.is_terminal:
+        elif as_json or not console.is_terminal or console.is_dumb_terminal:
             _follow(stream, lambda snapshot: _told(snapshot, once=False, as_json=as_json, console=console))
         else:
             _on_the_screen(stream, console)

@@ -1,76 +1,30 @@
-"""Predictions of one version, added up: counts, sums and histograms that add up further wherever they meet.
+"""Where each figure of a summary stands: everything that adds up is one vector of counts and one of sums.
 
-Everything that adds up stands in one vector of counts and one of sums, in the places a `SummaryPlan` gives it, so that
-to merge is to add. Rows are kept as the columns they came in and folded thousands at a time: of a few rows a fold costs
-what its calls cost. Histograms are counted in sorted columns: to sort floats takes a fraction of looking each of them
-up among the edges. What comes of it is a record of schemas/model_summary.avsc.
-
-One file past the usual length: where a figure stands is decided here alone, and whoever adds to it, merges it or tells
-of it goes by that.
+So to merge is to add. Whoever adds to a figure, merges it or tells of it goes by the places a `SummaryPlan` gives it.
+Rows are kept as the columns they came in and folded thousands at a time: of a few rows a fold costs what its calls
+cost.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from app.ports import Model, Tensors
-from app.records import Columns, IntArray
+from app.pipeline.summary.bins import LATENCIES_S, SHARES, Bins, score_edges
+from app.pipeline.summary.looked_at import LookedAt, SeenTogether
+from app.ports import Model
+from app.records import IntArray
 from app.specs import Feature, NumberFeature, OneHotFeature, OrdinalFeature, ProbabilitiesOutput, ValueOutput
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
-SHARES = tuple(step / 20 for step in range(21))
-# Tenths of a decade: a percentile read off these is within an eighth of its value.
-LATENCIES_S = tuple(float(f"{10 ** (step / 10):.6g}") for step in range(-30, 31))
-# Of a regression whose manifest gives no bounds: 1, 2, 5, 10, … on both sides of zero.
-_ONE_SIDE = tuple(float(f"{digit}e{power}") for power in range(-3, 10) for digit in (1, 2, 5))
-VALUES = (*(-edge for edge in reversed(_ONE_SIDE)), 0.0, *_ONE_SIDE)
-
 # Where these stand: among all counts, among those of a feature, and among all sums. What is named last starts a run.
 _RECORDS, _LOW, _CLASSES = range(3)
 _SEEN, _MISSING, _UNKNOWN, _BINS = range(4)
 _CONFIDENCE_SUM, _SCORE_SUM, _SCORE_SQUARES, _LATENCY_SUM, _FEATURE_SUMS = range(5)
-
-
-class Bins:
-    """The bins between rising edges, and those below and above them: one more than edges."""
-
-    def __init__(self, edges: Sequence[float], dtype: npt.DTypeLike = np.float64) -> None:
-        """dtype: of the values. Edges are rounded as values were, so that a value that is an edge is one still."""
-        self.edges = tuple(edges)
-        with np.errstate(over="ignore"):
-            self._edges = np.array(self.edges, dtype)
-
-    def __len__(self) -> int:
-        return len(self.edges) + 1
-
-    def count(self, ascending: Array) -> IntArray:
-        """How many of these values, which rise, are in each bin. The last edge belongs to the bin below it."""
-        counts = np.full(len(self), len(ascending), np.int64)
-        if len(self._edges):
-            counts[:-1] = np.searchsorted(ascending, self._edges)
-            counts[-2] = np.searchsorted(ascending, self._edges[-1], side="right")
-            counts[1:] -= counts[:-1].copy()
-        return counts
-
-
-@dataclass(frozen=True, slots=True)
-class LookedAt:
-    """What the feature step saw of a batch and made of it.
-
-    columns: the rows it looked at. tensors: of those that it refused nothing of, `rows`. Both rise.
-    """
-
-    columns: Columns
-    tensors: Tensors
-    rows: IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +118,7 @@ class SummaryPlan:
         if not classifying and value is not None:
             self._field_of["value"] = next(iter(value.fields))
         self._confidence, self._latency = Bins(SHARES), Bins(LATENCIES_S)
-        self._score = Bins(_score_edges(len(self._classes), value))
+        self._score = Bins(score_edges(len(self._classes), value))
         self._size, self._numbers = _CLASSES, 0
         self._at_classes = self._take(len(self._classes))
         self._at_confidence, self._at_score = self._take(len(self._confidence)), self._take(len(self._score))
@@ -262,7 +216,7 @@ class SummaryPlan:
     def _add_features(self, several: Sequence[SummedRows], into: Summary) -> None:
         if not several or not self._places:
             return
-        looked = _Looked(several)
+        looked = SeenTogether([(rows.rows, rows.looked_at) for rows in several if rows.looked_at is not None])
         tensors = {name: looked.tensor(name, self._widths[name]) for name in {place.tensor for place in self._places}}
         for place in self._places:
             counts, tensor = into.counts[place.counts], tensors[place.tensor]
@@ -318,58 +272,6 @@ class SummaryPlan:
         }
 
 
-class _Looked:
-    """What the feature step saw of several batches, put together as far as it is asked for."""
-
-    def __init__(self, several: Sequence[SummedRows]) -> None:
-        self._several = [(rows.rows, rows.looked_at) for rows in several if rows.looked_at is not None]
-        tables = [looked.columns.table for _, looked in self._several]
-        # an enum may come as a dictionary or as strings: columns of one type are looked at together
-        self._tables = [pa.Table.from_batches(list(run)) for _, run in groupby(tables, key=lambda table: table.schema)]
-        self.seen = sum(len(table) for table in tables)
-        self._predicted = self._positions()
-
-    def tensor(self, name: str, width: int) -> Array:
-        """(m, width) of the rows predicted."""
-        parts = []
-        for rows, looked in self._several:
-            tensor = looked.tensors[name]
-            tensor = tensor.reshape(len(tensor), width)
-            whole = len(rows) == len(looked.rows)
-            parts.append(tensor if whole else tensor[np.searchsorted(looked.rows, rows)])
-        return np.concatenate(parts)
-
-    def missing(self, field: str) -> int:
-        """How many rows have no value."""
-        return sum(int(table.column(field).null_count) for table in self._tables)
-
-    def has(self, field: str) -> npt.NDArray[np.bool_]:
-        """(m,) whether a row that was predicted has a value."""
-        valid = np.concatenate([table.column(field).is_valid().to_numpy() for table in self._tables])
-        return valid if self._predicted is None else valid[self._predicted]
-
-    def _positions(self) -> IntArray | None:
-        """(m,) where in all tables together those rows are that were predicted; None if all are."""
-        if all(len(rows) == len(looked.columns.rows) for rows, looked in self._several):
-            return None
-        before, parts = 0, []
-        for rows, looked in self._several:
-            parts.append(before + np.searchsorted(looked.columns.rows, rows))
-            before += len(looked.columns.rows)
-        return np.concatenate(parts)
-
-    def known_elsewhere(self, field: str, categories: Sequence[str]) -> int:
-        """How many of the rows that were not predicted have one of these categories."""
-        known = 0
-        for rows, looked in self._several:
-            if len(rows) == len(looked.columns.rows):
-                continue
-            others = np.flatnonzero(~np.isin(looked.columns.rows, rows, assume_unique=True))
-            values = looked.columns.table.column(field).take(pa.array(others)).cast(pa.string())
-            known += pc.sum(pc.is_in(values, value_set=pa.array(categories, pa.string()))).as_py() or 0
-        return known
-
-
 def _ascending(parts: Sequence[Array]) -> FloatArray:
     return np.sort(np.concatenate(parts).astype(np.float64, copy=False))
 
@@ -380,14 +282,6 @@ def _category_counts(feature: OneHotFeature | OrdinalFeature, values: Array) -> 
         ones: Array = np.einsum("ij->j", values)  # add.reduce takes four times as long where rows are short
         return ones.astype(np.int64)
     return np.bincount(values[:, 0].astype(np.int64), minlength=len(feature.categories))
-
-
-def _score_edges(classes: int, value: ValueOutput | None) -> Sequence[float]:
-    if classes or value is None:
-        return SHARES if classes == 2 else ()
-    if value.min is None or value.max is None or value.min == value.max:
-        return VALUES
-    return tuple(np.linspace(value.min, value.max, len(SHARES)).tolist())
 
 
 def _feature_record(place: _Place, summary: Summary, counts: list[int]) -> dict[str, object]:

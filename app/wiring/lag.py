@@ -1,7 +1,4 @@
-"""Composition of `inference-worker lag`.
-
-Beside `wiring.py` because no worker needs any of it, and it needs no model, no schema and no worker.
-"""
+"""`inference-worker lag`: which groups are watched, once or until the end; no model, no schema and no worker."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -15,7 +12,6 @@ import structlog
 from app.clock import SystemClock
 from app.errors import BadSettings
 from app.kafka.checks import BrokerCheck
-from app.kafka.client_config import ClientPolicy
 from app.kafka.lag import KafkaGroups
 from app.lag.board import Board
 from app.lag.exporter import ExportPolicy, LagExporter
@@ -25,7 +21,9 @@ from app.lag.watch import LagWatch
 from app.observe.http import Health, ProbeServer
 from app.observe.lag_metrics import LagMetrics
 from app.observe.log import configure_logs
-from app.settings import Settings, load_settings
+from app.settings.reading import load_settings
+from app.settings.root import Settings
+from app.wiring.clients import client_policy
 
 READ_WITHIN_S = 3.0  # of each look and group, twice: for ages, and to count
 READ_ONCE_WITHIN_S = 30.0
@@ -135,12 +133,7 @@ def _other(group_id: str, topics: tuple[str, ...], start_from: StartFrom) -> Wat
 
 def _reader(settings: Settings, groups: Sequence[WatchedGroup], read_within_s: float | None) -> KafkaGroups:
     """Raises StartupError, naming everything that is wrong."""
-    policy = ClientPolicy(
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        client_id=f"inference-worker-{settings.instance_id}-lag",
-        security=settings.kafka.security.properties(),
-        extra=settings.kafka.client,
-    )
+    policy = client_policy(settings, "lag")
     BrokerCheck(policy).check_watching({group.group_id: group.topics for group in groups})
     return KafkaGroups(policy, [group.group_id for group in groups], read_within_s)
 

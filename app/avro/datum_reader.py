@@ -1,6 +1,6 @@
-"""Datums ↔ columns: with `few_rows` the only file that knows the Avro libraries.
+"""Datums → columns.
 
-Two readers give the same columns. `ColumnarReader` is pyruhvro, some 20 times faster per batch and taking
+Two readers give the same. `ColumnarReader` is pyruhvro, some 20 times faster per batch and taking
 only the types it is known to handle; `RecordReader` is fastavro, one datum at a time, for every other schema
 that passed the gate. pyruhvro alone would accept trailing bytes, bad UTF-8, any enum index and ints that do
 not fit, and names no row when it fails, so:
@@ -13,7 +13,7 @@ not fit, and names no row when it fails, so:
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Protocol, cast
@@ -24,19 +24,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyruhvro
 
+from app.avro.columns import columnar_node, columnar_type, reads_in_columns
 from app.avro.datum import check_datum
-from app.avro.few_rows import MOST_ROWS, FewRowsWriter
 from app.avro.framing import Framing
-from app.avro.resolution import BadRows, Resolution, columnar_node, columnar_type
-from app.avro.schemas import (
-    Node,
-    Schema,
-    enum_symbols,
-    has_null_items,
-    is_nullable,
-    without_logical_types,
-    without_null,
-)
+from app.avro.resolution import BadRows, Resolution
+from app.avro.schemas import Schema, enum_symbols, without_logical_types
 from app.errors import DecodeFailed, Reason
 
 # One piece costs ~20 µs in columns, one datum ~10 µs in the judge: 32 keeps both small for a batch of 512.
@@ -45,9 +37,6 @@ PIECE_ROWS = 32
 _SENTINEL = os.urandom(8)  # random, so that no producer can append it
 _SENTINEL_BITS = int.from_bytes(_SENTINEL, "little")
 _SENTINEL_FIELD = {"name": "__sentinel", "type": "double"}
-
-_COLUMNAR_KINDS = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "enum"})
-_READABLE_ITEMS = _COLUMNAR_KINDS - {"enum"}  # in arrays, indexes would be checked by nobody
 
 
 class _NotOneBatch(Exception):
@@ -85,7 +74,7 @@ def datum_reader(framing: Framing, header: bytes, writer: Schema, reader: Schema
     Raises DecodeFailed (unsupported_schema) if the writer's schema does not resolve to the reader's.
     """
     resolution = Resolution(writer, reader)
-    if all(_reads_in_columns(item["type"]) for item in writer.fields):
+    if all(reads_in_columns(item["type"]) for item in writer.fields):
         return ColumnarReader(framing, header, writer, resolution)
     return RecordReader(framing, header, writer, resolution)
 
@@ -224,63 +213,6 @@ class RecordReader:
         return cast("dict[str, Any]", event)  # the schema is a record's
 
 
-class DatumWriter:
-    """Columns → framed datums of one schema.
-
-    fields: the columns it takes. symbols: by name of a field of enums, or of arrays of them, what is allowed.
-    full_lists: names of the fields of arrays that take no null items.
-    """
-
-    def __init__(self, framing: Framing, header: bytes, schema: Schema) -> None:
-        """Raises DecodeFailed (unsupported_schema) if the columnar codec cannot write the schema."""
-        if not all(_is_columnar(item["type"]) for item in schema.fields):
-            raise DecodeFailed(Reason.UNSUPPORTED_SCHEMA, f"{schema.name}: has types that cannot be written in columns")
-        self._framing, self._header = framing, header
-        fields = [{"name": item["name"], "type": item["type"]} for item in schema.fields]
-        self._write_schema = json.dumps({"type": "record", "name": "Framed", "fields": [*framing.fields, *fields]})
-        self._arrow = pyruhvro.avro_to_arrow_schema(self._write_schema)
-        self.fields = pa.schema([self._arrow.field(i) for i in range(2, len(self._arrow))])
-        with_arrays = any(pa.types.is_list(item.type) for item in self.fields)  # a row of those may be long
-        self._few_rows = None if with_arrays else FewRowsWriter(header, fields, self.fields)
-        self.symbols = {
-            item["name"]: symbols
-            for item in schema.fields
-            if (symbols := enum_symbols(_innermost(item["type"]))) is not None
-        }
-        arrays = {item.name for item in self.fields if pa.types.is_list(item.type)}
-        self.full_lists = arrays - {item["name"] for item in schema.fields if has_null_items(item["type"])}
-        # taken apart once: asking Arrow for a schema's fields costs more than checking a column
-        self._expected = [(item.name, item.type, item.nullable, item.name in self.full_lists) for item in self.fields]
-
-    def write(self, columns: Mapping[str, pa.Array], rows: int) -> list[bytes]:
-        """One framed datum per row.
-
-        columns: by field name, of the types in `fields`, each of length `rows`.
-        Raises ValueError if a column is missing, of another type or length, or has a null its field does not
-        take: the codec would write such a null as zero.
-        """
-        chosen: list[pa.Array] = []
-        for name, kind, nullable, full_list in self._expected:
-            column = columns.get(name)
-            if column is None:
-                raise ValueError(f"{name}: no column")
-            if column.type != kind:
-                raise ValueError(f"{name}: {column.type}, the field is {kind}")
-            if len(column) != rows:
-                raise ValueError(f"{name}: {len(column)} rows, not {rows}")
-            nulls = 0 if nullable else column.null_count
-            if full_list:
-                nulls += column.flatten().null_count
-            if nulls:
-                raise ValueError(f"{name}: {nulls} nulls in a field that takes none")
-            chosen.append(column)
-        if rows <= MOST_ROWS and self._few_rows is not None:
-            return self._few_rows.write(chosen, rows)
-        batch = pa.RecordBatch.from_arrays([*self._framing.columns(self._header, rows), *chosen], schema=self._arrow)
-        datums: list[bytes] = pyruhvro.serialize_record_batch(batch, self._write_schema, 1)[0].to_pylist()
-        return datums
-
-
 def _without_bad_rows(
     table: pa.RecordBatch,
     rows: npt.NDArray[np.int64],
@@ -295,29 +227,3 @@ def _without_bad_rows(
             failed.setdefault(row, DecodeFailed(verdict.reason, verdict.message))
         keep &= ~verdict.mask
     return Decoded(table.filter(pa.array(keep)), rows[keep], failed)
-
-
-def _is_columnar(node: Node) -> bool:
-    """Whether the columnar codec knows the type, and knows it for a column."""
-    if isinstance(node, list):
-        return len(node) == 2 and is_nullable(node) and all(_is_columnar(branch) for branch in node)
-    if node["type"] == "array":
-        return _is_columnar(node["items"])
-    return node["type"] in _COLUMNAR_KINDS
-
-
-def _innermost(node: Node) -> Node:
-    """What an array, or an array of arrays, is of; any other type as it is."""
-    kind = without_null(node)
-    return _innermost(kind["items"]) if isinstance(kind, dict) and kind["type"] == "array" else kind
-
-
-def _reads_in_columns(node: Node) -> bool:
-    """Whether `Resolution` can also check what the columnar codec does not."""
-    if not _is_columnar(node):
-        return False
-    kind = without_null(node)
-    if isinstance(kind, dict) and kind["type"] == "array":
-        item = without_null(kind["items"])
-        return isinstance(item, dict) and item["type"] in _READABLE_ITEMS
-    return True
