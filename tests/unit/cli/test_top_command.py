@@ -80,6 +80,15 @@ def test_without_a_terminal_there_is_a_line_a_second_until_the_worker_ends(worke
     assert said.startswith("Unreadable: ")
 
 
+@pytest.fixture
+def interruptible():
+    """As from a terminal: what a script started in its background ignores interrupts, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_on_a_terminal_it_is_drawn_and_ends_with_an_interrupt(worker):
     ours, theirs = pty.openpty()
     with closing(worker.open()) as server:
