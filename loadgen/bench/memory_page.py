@@ -1,5 +1,6 @@
 """The page's section on memory: large backlogs, and a long run with rebalances."""
 
+from loadgen.bench.memory_watch import TEN_MINUTES_S, slope_mb_per_10_min
 from loadgen.bench.words import FOLDER, Run, Section, cell, where
 
 
@@ -43,6 +44,15 @@ def _soak(run: Run) -> str:
         f"down with spikes between; batches of {run['mean_batch']:.1f} records on average; a second worker joined and "
         f"left {run['joins']} times ({run['rebalances']:,} rebalances at the first one): resident memory rose by "
         f"**{run['slope_mb_per_10_min']:+.2f} MB per 10 minutes** (least squares, after the first "
-        f"{run['from_s'] / 60:.2g} minutes; at most {run['most_slope_mb']:g}), peak {run['peak_mb']:.0f} MB, of the "
-        f"second worker {run['second_peak_mb']:.0f} MB; {verified}."
+        f"{run['from_s'] / 60:.2g} minutes; at most {run['most_slope_mb']:g}){_last_minutes(run)}, peak "
+        f"{run['peak_mb']:.0f} MB, of the second worker {run['second_peak_mb']:.0f} MB; {verified}."
     )
+
+
+def _last_minutes(run: Run) -> str:
+    """Whether it still rose at the end; of a run that was long enough to say so."""
+    samples = [(at_s, mb) for at_s, mb in run["rss"]]
+    last_from_s = (samples[-1][0] if samples else 0.0) - TEN_MINUTES_S
+    if last_from_s <= run["from_s"]:
+        return ""
+    return f", in the last ten minutes by {slope_mb_per_10_min(samples, last_from_s):+.2f} MB"

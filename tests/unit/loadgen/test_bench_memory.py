@@ -34,7 +34,7 @@ SECTION = {
             "from_s": 300.0,
             "slope_mb_per_10_min": 0.123,
             "verified": True,
-            "rss": [[0.0, 90.0], [1800.0, 180.0]],
+            "rss": [[0.0, 90.0], [1200.0, 179.5], [1800.0, 180.0]],
         },
     ],
 }
@@ -96,7 +96,8 @@ def test_the_page_tells_peaks_slope_and_whether_anything_was_lost():
 
     assert "| records of 56 bytes | 5,000,000 | 201 | 220 | 250,000 |" in text
     assert "| records of 1,000 bytes | 5,000,000 | failed: no output within 90 s | 350 | |" in text
-    assert "**+0.12 MB per 10 minutes** (least squares, after the first 5 minutes; at most 1), peak 190 MB" in text
+    assert "**+0.12 MB per 10 minutes** (least squares, after the first 5 minutes; at most 1)" in text
+    assert "in the last ten minutes by +0.50 MB, peak 190 MB" in text
     assert "joined and left 30 times (60 rebalances at the first one)" in text
     assert "every event had exactly one outcome" in text
 
