@@ -175,6 +175,9 @@ def _cast_all(name: str, column: pa.Array, target: pa.DataType, refused: Refused
         return column.cast(target)
     except pa.ArrowInvalid:  # only now: most files have neither bad cells nor blanks around their numbers
         trimmed = pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
+        if pa.types.is_string(trimmed.type) and pa.types.is_integer(target):
+            # whole numbers as programs write them whose columns of them become floats at the first gap
+            trimmed = pc.replace_substring_regex(trimmed, pattern=r"^([+-]?[0-9]+)\.0*$", replacement=r"\1")
     cast_column, bad = castable(trimmed, target)
     for row in bad.tolist():
         if pa.types.is_string(target):

@@ -94,12 +94,14 @@ class ParquetRows:
         self._categories: list[str] = []
         with _reading(name, BadSettings), self._opened() as opened:
             self._categories = [column for column in categories if column in opened.schema_arrow.names]
-        with _reading(name, BadSettings), self._opened() as opened:
             self.schema: pa.Schema = opened.schema_arrow
             self.rows: int | None = opened.metadata.num_rows
             groups = range(opened.metadata.num_row_groups)
             sizes = [opened.metadata.row_group(group).num_rows for group in groups]
             self._starts = np.cumsum([0, *sizes])
+        if self._categories:
+            with _reading(name, BadSettings), self._opened() as opened:
+                self.schema = opened.schema_arrow  # with dictionaries in the place of text
 
     def pieces(self, columns: Sequence[str], first_row: int) -> Iterator[Piece]:
         """From the row group that has `first_row`."""

@@ -1,4 +1,7 @@
-"""How long requests wait for company: only while somebody may still join them, so a lone one never waits."""
+"""How long requests wait for company: only while somebody may still join them.
+
+That is while others are being received, or the loop is busy: on a quiet one a lone request does not wait.
+"""
 
 from collections.abc import Callable, Sequence
 

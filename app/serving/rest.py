@@ -98,10 +98,11 @@ def application(
         style: _Style = _PLAIN,
     ) -> None:
         endpoint = calls.route(paths[0], behaviour, who=who, error=style.error, bad=style.bad)
-        for path, params in ((path, params) for each in paths for path, params in _known(each, models)):
-            direct[verb, path] = endpoint, params
-            if verb == "GET":  # as for GET, and uvicorn leaves out the body
-                direct["HEAD", path] = endpoint, params
+        for each in paths:
+            for path, params in _known(each, models):
+                for method in (verb, "HEAD") if verb == "GET" else (verb,):  # of a HEAD uvicorn leaves out the body
+                    if path == each or (method, path) not in direct:  # what a cloud has named wins over a template
+                        direct[method, path] = endpoint, params
         if verb == "GET":
             for path in paths:
                 app.add_route(path, endpoint, methods=["HEAD"], include_in_schema=False)

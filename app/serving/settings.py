@@ -19,7 +19,8 @@ class OnlineBatch(Section):
         512, description="1 gives each request a batch of its own"
     )
     max_wait_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
-        0.002, description="How long a request waits for others that have begun to arrive"
+        0.002,
+        description="How long a request waits for others that have begun to arrive, or while the server's loop is busy",
     )
     slo_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = Field(
         None, description="Instead of max_wait_s: how old a request should be at most when it is answered"

@@ -46,6 +46,7 @@ def cast(name, column):
         ("id", pa.array([b"a", None]), ["a", None]),
         ("age", pa.array([34.0, None]), [34, None]),
         ("age", pa.array(["34", " 35 "]), [34, 35]),
+        ("age", pa.array(["34.0", "-35.", None]), [34, -35, None]),
         ("income", pa.array([1, 2], pa.int8()), [1.0, 2.0]),
         ("income", pa.array(["1e3", "nan"]), [1000.0, pytest.approx(float("nan"), nan_ok=True)]),
         ("plan", pa.array(["basic", None]), ["basic", None]),

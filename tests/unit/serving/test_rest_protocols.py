@@ -190,6 +190,13 @@ def test_sagemaker_is_told_what_is_wrong(server, kind, body, status):
     assert (answer.status_code, "detail" in answer.json()) == (status, True)
 
 
+def test_what_vertex_calls_its_routes_wins_over_paths_of_our_own():
+    with RestWorld(model_of("7"), routes=Routes(health=V1, predict=f"{V1}:predict")) as world:
+        answer = world.post(f"{V1}:predict", {"instances": [[1.0]], "parameters": {"of": "vertex"}})
+        assert answer.status_code == 200
+        assert b"model_version_status" not in world.get(V1).content
+
+
 def test_vertex_is_answered_where_it_asks(server):
     assert server.get("/vertex/health").status_code == 200
     answer = server.post("/vertex/predict", {"instances": [[1], {"x": 7}], "parameters": {}})
