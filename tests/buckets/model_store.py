@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from google_bucket import GoogleBuckets
 
-from app.errors import ModelInvalid, ModelMissing, NotReachable, RolloutConflict, StoreRefused
+from app.errors import BadSettings, ModelInvalid, ModelMissing, NotReachable, RolloutConflict, StoreRefused
 from app.models import rollout_changes as changes
 from app.models import store_access
+from app.models.data_bucket import DataBucket
 from app.models.manifest import ModelCard
 from app.models.model_store import open_store
 from app.models.objects import Objects
@@ -189,3 +190,15 @@ def test_a_server_that_is_gone_is_named(server, url, monkeypatch):
 
 
 SERVERS_BY_SCHEME = {kind.scheme: kind for kind in SERVERS.values()}
+
+
+@pytest.mark.parametrize("server", ["azure"], indirect=True)  # ours would say of tags what we made it say
+def test_a_file_of_rows_is_listed_and_read_and_refused_once_it_is_another(server, url):
+    bucket = DataBucket(open_bucket(url, server.scheme, server.access), url)
+    assert bucket.put_new("rows.csv", b"a\n1\n")
+    [stored] = bucket.stored()
+    assert bucket.open(stored.name, stored.state).read() == b"a\n1\n"
+    bucket.put_new("other.csv", b"b\n2\n")
+    [other, _] = bucket.stored()
+    with pytest.raises(BadSettings, match="has changed"):
+        bucket.open(stored.name, other.state)
