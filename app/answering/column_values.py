@@ -70,7 +70,12 @@ def _texts(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 
 
 def _numbers(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    found = _own_type(values, values)  # for pa.array(values, kind) takes 34.5 for 34
+    try:
+        found = _own_type(values, values)  # for pa.array(values, kind) takes 34.5 for 34
+    except (OverflowError, pa.ArrowInvalid):  # 2**63 is a number all the same, and so is 2**62 beside 0.5
+        if not pa.types.is_floating(kind):
+            raise
+        found = pa.array([None if number is None else float(cast("float", number)) for number in values], pa.float64())
     if pa.types.is_null(found.type):
         return pa.nulls(len(values), kind)
     if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type)):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -211,6 +211,7 @@ def _each_alone(make, rows):
 NUMBERS = st.floats(-200, 200) | st.floats() | st.integers(-5, 130).map(float)
 
 
+@example({"income": np.array([2**63], np.uint64), "plan": np.array([0], np.int8)})
 @given(
     st.integers(1, 6).flatmap(
         lambda n: st.fixed_dictionaries(
