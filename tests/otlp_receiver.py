@@ -15,9 +15,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 
 
 class Received:
-    """spans: (resource attributes, span) of everything that came. headers: of each export.
+    """spans: (resource attributes, span) of everything that came. headers: of each export that was taken.
 
-    `answer` may be another status, `body` another body; while `gate` is not set, nothing is answered.
+    calls: how many exports there were, refused ones too. `answer` may be another status, `body` another body; while
+    `gate` is not set, nothing is answered.
     """
 
     def __init__(self):
@@ -26,7 +27,7 @@ class Received:
         self.answer, self.body = 200, b""
         self.gate = threading.Event()
         self.gate.set()
-        self.called = threading.Event()
+        self.called, self.calls = threading.Event(), 0
 
     def take(self, request, headers, path=""):
         self.headers.append(headers)
@@ -57,6 +58,7 @@ def http_collector():
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["content-length"]))
+            received.calls += 1
             received.called.set()
             received.gate.wait(30)
             if received.answer == 200:

@@ -23,6 +23,8 @@ from app.errors import NotReachable, SchemasPending, TransientError
 from app.records import Origin, Record, TopicPartition, origin_of
 
 MOST_RECORDS = 20_000  # at once: about 10 MB of predictions, decoded in a tenth of a second
+MOST_BYTES = 33_554_432  # at once, of records as large as the last ones were: events may have many kB
+LEAST_RECORDS = 500  # at once, however large the last ones were: they say little of the next, if they were few
 GATHER_S = 0.5  # how long it waits for so many: a few large steps cost far less than many small ones
 IDLE_POLL_S = 0.1  # while waiting for something else
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 30.0
@@ -72,6 +74,7 @@ class AuditWriter:
         self._positions_due = clock.monotonic() + COMMIT_POSITIONS_EVERY_S
         self._back_off_s = 0.0
         self._not_before = 0.0
+        self._at_once = LEAST_RECORDS  # until it is known how large they are
 
     def run(self, stop: Event) -> bool:
         """Until `stop` is set; returns whether all that was read has its file. Raises FatalError or StartupError."""
@@ -158,9 +161,10 @@ class AuditWriter:
         else:
             self._source.resume()
         idle = waits or not self._lanes
-        records = self._source.gather(MOST_RECORDS, IDLE_POLL_S if idle else GATHER_S)
+        records = self._source.gather(self._at_once, IDLE_POLL_S if idle else GATHER_S)
         if not records:
             return
+        self._at_once = _at_once(len(records), sum(map(len, records)))
         self._undecoded += records
         try:
             self._decode_again()
@@ -245,6 +249,11 @@ class AuditWriter:
         self._not_before = self._clock.monotonic() + self._back_off_s
         if not isinstance(exc, SchemasPending):
             self._log.warning("backing_off", seconds=self._back_off_s, reason=f"{type(exc).__name__}: {exc}")
+
+
+def _at_once(records: int, size: int) -> int:
+    """How many records as large as these to read at once. size: bytes of all."""
+    return max(LEAST_RECORDS, min(MOST_RECORDS, MOST_BYTES * records // max(1, size)))
 
 
 def _by_topic(records: Sequence[Record]) -> list[Sequence[Record]]:

@@ -7,8 +7,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Event, Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -16,11 +17,15 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from app.observe.tracing_settings import TracingSettings
 
+if TYPE_CHECKING:
+    from requests import Response
+
 Fate = Literal["exported", "failed", "dropped"]
 Counted = Callable[[Fate, int], None]
 
 EXPORT_EVERY_S = 1.0
 EXPORT_SPANS = 512  # at a time, and sooner once there are so many: about 50 kB
+LONGEST_LOCATION = 200  # characters, of where a redirect points
 LAST_WORD_S = 0.25  # for an export that is under way when the time to close is over
 
 
@@ -58,9 +63,8 @@ class SpanQueue(SpanProcessor):
         self._thread.join(self._close_timeout_s)
         Thread(target=self._end_exporter, name="span-export-end", daemon=True).start()  # ends waits between retries
         self._thread.join(LAST_WORD_S)
-        if left := len(self._spans):
-            self._spans.clear()
-            self._counted("dropped", left)
+        while left := self._take():
+            self._counted("dropped", len(left))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Whether everything was handed to the exporter in this time."""
@@ -78,11 +82,18 @@ class SpanQueue(SpanProcessor):
         self._export_all()
 
     def _export_all(self) -> None:
-        while self._spans:
-            some = [self._spans.popleft() for _ in range(min(EXPORT_SPANS, len(self._spans)))]
+        while some := self._take():
             problem = self._export(some)
             self._counted("failed" if problem else "exported", len(some))
             self._tell(problem)
+
+    def _take(self) -> list[ReadableSpan]:
+        """The oldest, EXPORT_SPANS at most. Both threads may take: each span is one's alone."""
+        some: list[ReadableSpan] = []
+        with suppress(IndexError):  # the length is no promise: the other may have taken them
+            while len(some) < EXPORT_SPANS:
+                some.append(self._spans.popleft())
+        return some
 
     def _export(self, spans: Sequence[ReadableSpan]) -> str:
         """Why it failed, or ""."""
@@ -115,16 +126,30 @@ def otlp_exporter(tracing: TracingSettings) -> SpanExporter:
     if tracing.protocol == "grpc":
         return _grpc_exporter(tracing, headers)
     # here, because each takes a tenth of a second to import, and a worker needs one at most
+    import requests  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
+    session = requests.Session()
+    session.hooks["response"].append(_refuse_redirect)
     return OTLPSpanExporter(
         endpoint=tracing.url(),
         certificate_file=str(tracing.ca_file) if tracing.ca_file else None,
         headers=headers,
         timeout=tracing.timeout_s,
         compression=Compression.Gzip,
+        session=session,
     )
+
+
+def _refuse_redirect(response: "Response", **_: Any) -> None:  # noqa: ANN401 - the library's own
+    """The library follows none and yet counts the spans as exported. Raises InvalidURL, which it does not retry."""
+    if 300 <= response.status_code < 400:
+        from requests.exceptions import InvalidURL  # noqa: PLC0415
+
+        response.close()
+        where = repr(response.headers.get("location", "")[:LONGEST_LOCATION])
+        raise InvalidURL(f"status {response.status_code}: the collector is somewhere else, at {where}")
 
 
 def _grpc_exporter(tracing: TracingSettings, headers: dict[str, str]) -> SpanExporter:

@@ -33,6 +33,7 @@ STANDARD_NAMES = {
     "OTEL_RESOURCE_ATTRIBUTES": "resource_attributes",
 }
 DISABLED = "OTEL_SDK_DISABLED"
+PREFIX = "OTEL_"
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -74,7 +75,9 @@ class TracingSettings(WithSecrets):
     queue_spans: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         4_096, description="Spans that wait to be exported; more are lost, and counted"
     )
-    close_timeout_s: Seconds = Field(2.0, description="For the last spans, when the process ends")
+    close_timeout_s: Annotated[Seconds, Field(le=60)] = Field(
+        2.0, description="For the last spans, when the process ends"
+    )
 
     @field_validator("endpoint")
     @classmethod
@@ -175,7 +178,7 @@ def with_standard_names(tracing: TracingSettings, environment: Mapping[str, str]
 
 def names_without_effect(environment: Mapping[str, str]) -> list[str]:
     """`OTEL_` names that say something to other programs and nothing to this one."""
-    return sorted(name for name in environment if name.startswith("OTEL_") and name not in {*STANDARD_NAMES, DISABLED})
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in {*STANDARD_NAMES, DISABLED})
 
 
 def _with(tracing: TracingSettings, name: str, field: str, value: str) -> TracingSettings:

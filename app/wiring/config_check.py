@@ -11,6 +11,7 @@ from app.avro.schemas import Schema, SchemaDirectory
 from app.clock import SystemClock
 from app.errors import SchemaMissing, StartupError
 from app.kafka.checks import BrokerCheck, CheckResult
+from app.kafka.client_config import ClientPolicy, GroupPolicy, consumer_properties
 from app.kafka.permissions import PipelineUse
 from app.models.runtime import OnnxModel, load_model
 from app.observe.log import configure_logs
@@ -54,7 +55,16 @@ def check_config(settings_file: Path, *, live: bool) -> ConfigReport:
             pipeline.name: [settings.identity_of(pipeline, slot) for slot in range(settings.worker.processes)]
             for pipeline in settings.pipelines
         }
+    if not live:
+        _checked_client(settings)
     return ConfigReport(settings.model_dump(mode="json"), derived, _live_checks(settings, uses) if live else ())
+
+
+def _checked_client(settings: Settings) -> ClientPolicy:
+    """A worker's. Raises BadSettings for what does not fit its group, as a worker does when it makes its consumer."""
+    policy, kafka = worker_client(settings), settings.kafka
+    consumer_properties(policy, GroupPolicy(kafka.group_id, kafka.group_protocol, kafka.session_timeout_s), 0)
+    return policy
 
 
 class _Answers:
@@ -81,7 +91,7 @@ def _live_checks(settings: Settings, uses: Sequence[PipelineUse]) -> Sequence[Ch
     directory = answers.to(f"schema directory {where}", lambda: SchemaDirectory(where))
     for pipeline in settings.pipelines:
         _check_pipeline(settings, pipeline, directory, answers)
-    broker = answers.to("settings of the Kafka client", lambda: BrokerCheck(worker_client(settings)))
+    broker = answers.to("settings of the Kafka client", lambda: BrokerCheck(_checked_client(settings)))
     return [*answers.results, *(broker.results(uses) if broker else ())]
 
 

@@ -120,10 +120,14 @@ def _monitor(settings: Settings) -> WatchedGroup:
 
 
 def _audit(settings: Settings) -> WatchedGroup:
+    """What it reads: predictions and, if features are kept, events."""
     kept = settings.audit.pipelines
-    topics = [pipeline.output_topic for pipeline in settings.pipelines if kept is None or pipeline.name in kept]
-    if not topics:
+    pipelines = [pipeline for pipeline in settings.pipelines if kept is None or pipeline.name in kept]
+    if not pipelines:
         raise BadSettings("lag.audit: audit.pipelines names no pipeline that there is")
+    topics = [pipeline.output_topic for pipeline in pipelines]
+    if settings.audit.features:
+        topics += [topic for pipeline in pipelines for topic in pipeline.input_topics]
     return _other(settings.audit_group_id, tuple(dict.fromkeys(topics)), "earliest")
 
 

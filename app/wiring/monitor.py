@@ -75,7 +75,8 @@ def run_monitor(settings_file: Path) -> NoReturn:
     shares = {pipeline.name: pipeline.monitoring.sample_share for pipeline in settings.pipelines}
     policy = PublishPolicy(monitor.publish_topic, monitor.window_s, drift_policy(monitor), shares)
     publisher = Publisher(parts.windows, references, policy, writer.write, board.show, clock)
-    data = tempfile.TemporaryDirectory(prefix="inference-monitor-")  # faust wants one; nothing is kept in it
+    # faust wants one; nothing is kept in it, and a thread of it may still be there when the monitor ends
+    data = tempfile.TemporaryDirectory(prefix="inference-monitor-", ignore_cleanup_errors=True)
     stream_policy = StreamPolicy(
         group_id=monitor.group_id,
         bootstrap_servers=settings.kafka.bootstrap_servers,
@@ -103,12 +104,13 @@ def run_monitor(settings_file: Path) -> NoReturn:
 
     try:
         asyncio.run(run())
-        _end(0)
+        status = 0
     except MonitorFailed as exc:
         structlog.get_logger().error("monitor_failed", error=str(exc))
-        _end(1)
+        status = 1
     finally:
         data.cleanup()
+    _end(status)
 
 
 def _end(status: int) -> NoReturn:

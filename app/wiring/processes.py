@@ -66,7 +66,7 @@ def run_slot(settings_file: Path, text: str, slot: int, line: int) -> int:
 def _supervise(settings: Settings, children: Children) -> int:
     """Several worker processes and one address for all; no client and no session in this one."""
     metrics, worker = ProcessMetrics(), settings.worker
-    supervisor = Supervisor(worker.processes, children.spawn, metrics, worker.drain_timeout_s, SystemClock())
+    supervisor = Supervisor(worker.processes, children.spawn, metrics, drain_and_close_s(settings), SystemClock())
     health = Health(alive=supervisor.alive, ready=supervisor.ready)
     server = ProbeServer(settings.http.host, settings.http.port, metrics, health, _live_page(settings, metrics, health))
     pipelines = [pipeline.name for pipeline in settings.pipelines]
@@ -75,6 +75,12 @@ def _supervise(settings: Settings, children: Children) -> int:
         return children.run(supervisor)
     finally:
         server.close()
+
+
+def drain_and_close_s(settings: Settings) -> float:
+    """What a worker process may take to drain and then to export its last spans."""
+    tracing = settings.tracing
+    return settings.worker.drain_timeout_s + (tracing.close_timeout_s if tracing.enabled else 0.0)
 
 
 def _live_page(settings: Settings, watched: Watched, health: Health) -> LivePage:

@@ -4,6 +4,8 @@ The library is imported here and only then: it takes half a second of a start an
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as version_of_package
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import structlog
 
 from app.clock import Clock
 from app.errors import BadSettings
-from app.observe.tracing_settings import names_without_effect
+from app.observe.tracing_settings import PREFIX, names_without_effect
 from app.observe.worker_metrics import Metrics
 from app.settings.root import Settings
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from app.observe.tracing_batches import StreamTracing
     from app.observe.tracing_requests import RequestTraces
 
-LIBRARY = "opentelemetry", "grpc", "google"
+LIBRARY = "opentelemetry", "grpc", "google", "requests"
 
 
 def tracing_of(settings: Settings, metrics: Metrics, slot: int = 0) -> "Tracing | None":
@@ -31,26 +33,42 @@ def tracing_of(settings: Settings, metrics: Metrics, slot: int = 0) -> "Tracing 
     tracing = settings.tracing
     if not tracing.enabled:
         return None
+    without_effect = names_without_effect(os.environ)
+    which = f"-{slot}" if settings.worker.processes > 1 else ""
+    version = version_of_package("kafka-inference-worker")
     try:
-        from app.observe.tracing import Tracing, name_spans_in_logs  # noqa: PLC0415 - see above
-        from app.observe.tracing_export import otlp_exporter  # noqa: PLC0415
+        with _without_standard_names():
+            from app.observe.tracing import Tracing, name_spans_in_logs  # noqa: PLC0415 - see above
+            from app.observe.tracing_export import otlp_exporter  # noqa: PLC0415
 
-        exporter = otlp_exporter(tracing)
+            exporter = otlp_exporter(tracing)
+            made = Tracing(tracing, f"{settings.instance_id}{which}", version, exporter, metrics.spans_ended)
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in LIBRARY:
             raise
         raise BadSettings(
             f"tracing.enabled: {exc.name} is not installed: pip install 'kafka-inference-worker[tracing]'"
         ) from exc
-    which = f"-{slot}" if settings.worker.processes > 1 else ""
-    version = version_of_package("kafka-inference-worker")
-    made = Tracing(tracing, f"{settings.instance_id}{which}", version, exporter, metrics.spans_ended)
     name_spans_in_logs()
     log = structlog.get_logger()
     log.info("tracing", endpoint=tracing.url(), protocol=tracing.protocol, sample_ratio=tracing.sample_ratio)
-    if names := names_without_effect(os.environ):
-        log.warning("environment_names_without_effect", names=names)
+    if without_effect:
+        log.warning("environment_names_without_effect", names=without_effect)
     return made
+
+
+@contextmanager
+def _without_standard_names() -> Iterator[None]:
+    """Within this block the library finds none of its names, neither where it is imported nor where it is made.
+
+    The settings have what counts of them. The library would add the headers of another backend to ours, and a number
+    that is none ends it, some already as it is imported.
+    """
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def stream_tracing(

@@ -33,6 +33,7 @@ from app.records import (
 )
 
 MAX_OUTPUT_BYTES = 1_000_000 - 512  # the client's default for a message, less its framing
+NO_ROWS: IntArray = np.zeros(0, np.int64)
 REFUSED_KEPT = 20  # of a batch, for people: the live page shows no more
 
 
@@ -50,7 +51,7 @@ class ScoredBatch:
     """Everything a batch leaves behind: each of its records is predicted, dead-lettered or skipped.
 
     outcomes: one for each version that answered. summed: what is to be added up of them, if it is.
-    rows: of the batch, rising, of each prediction. trace: of the batch, if it is traced.
+    trace: of the batch, if it is traced. rows: of a traced batch, rising, of each prediction; of others none.
     """
 
     predictions: Predictions
@@ -58,7 +59,7 @@ class ScoredBatch:
     scored: BatchScored
     outcomes: tuple[Outcomes, ...]
     summed: tuple[SummedRows, ...] = ()
-    rows: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rows: IntArray = field(default_factory=lambda: NO_ROWS)
     trace: BatchTrace | None = None
 
 
@@ -165,7 +166,7 @@ class Chain:
             ),
             outcomes=tuple(part.outcomes for part in finished),
             summed=tuple(part.summed for part in finished if part.summed is not None),
-            rows=finished[0].rows if len(finished) == 1 else np.sort(np.concatenate([part.rows for part in finished])),
+            rows=_rows_of(finished) if prepared.trace is not None else NO_ROWS,
         )
 
     def _decode(self, values: list[bytes], rows: IntArray) -> tuple[Columns, list[Rejection]]:
@@ -250,6 +251,11 @@ def _summed(reply: Reply, inference: Inference, origin: Origin, now_ms: int) -> 
         inference.confidence,
         LookedAt(part.columns, part.tensors, part.rows) if own_features else None,
     )
+
+
+def _rows_of(finished: Sequence[_Finished]) -> IntArray:
+    """The rows predicted in all parts, rising."""
+    return finished[0].rows if len(finished) == 1 else np.sort(np.concatenate([part.rows for part in finished]))
 
 
 def _in_batch_order(finished: Sequence[_Finished]) -> Predictions:

@@ -127,7 +127,9 @@ class StreamWorker:
             self._commit_the_last()
         except DeadLetterFlood:
             with suppress(TransientError):
-                self._sink.settle_now(self._tracker.committable(), self._flood.note(), REVOKE_BOUND_S)
+                committed = self._sink.settle_now(self._tracker.committable(), self._flood.note(), REVOKE_BOUND_S)
+                if committed and self._tracing is not None:
+                    self._tracing.settled()
             raise
         finally:
             self._closing = True

@@ -38,8 +38,8 @@ HEALTHY_AFTER_S = 60.0  # ready for so long: the next end is a new story
 UNWELL_MOST_S = 60.0  # a start has to import, which takes seconds, on a busy machine tens of them
 COUNTED_MOST_S = 1.0  # of a turn: when all of us were frozen, or slept, nobody was silent
 GONE_WITHIN_S = 30.0  # after SIGKILL; only the kernel can be in the way
-# After the processes' own deadline, which is drain_timeout_s + CLOSE_MARGIN_S: 27 s in all at the default, below
-# a pod's 30.
+# After the processes' own deadline, which is drain_timeout_s + CLOSE_MARGIN_S: 27 s in all at the default, 29 with
+# tracing, below a pod's 30.
 KILL_MARGIN_S = 2.0
 
 
@@ -107,7 +107,10 @@ class Supervisor:
         drain_timeout_s: float,
         clock: Clock,
     ) -> None:
-        """spawn: starts the process of a slot; OSError if the system cannot now, which is tried again."""
+        """spawn: starts the process of a slot; OSError if the system cannot now, which is tried again.
+
+        drain_timeout_s: of a process, with what it exports last.
+        """
         self._spawn, self._observer, self._drain_timeout_s, self._clock = spawn, observer, drain_timeout_s, clock
         self._log = structlog.get_logger()
         self._slots = [_Slot(number) for number in range(processes)]

@@ -60,7 +60,11 @@ def summary_topic(settings):
 
 
 def running_monitor(settings, folder, **how):
-    return running_worker(settings, folder, command="monitor", **how)
+    return running_worker(settings, folder, command="monitor", TMPDIR=str(folder), **how)
+
+
+def left_behind(folder):
+    return list(folder.glob("inference-monitor-*"))
 
 
 class Kept:
@@ -149,7 +153,9 @@ def test_what_was_aborted_does_not_count_and_figures_are_published(kafka, watche
         published = monitor.wait_until(
             lambda: read_all(kafka, settings["monitor"]["publish_topic"]), "figures in the topic"
         )
+        assert left_behind(tmp_path)  # its directory, while it runs
         assert monitor.stop() == 0
+    assert not left_behind(tmp_path)
     reader = WholeRecordReader(SingleObjectFraming(), KNOWN, KNOWN.named("MonitorSummary"))
     newest = {message.key(): reader.read(message.value()) for message in published}
     assert sorted(newest) == [b"churn/1", b"churn/2", b"churn/3"]
@@ -189,6 +195,7 @@ def test_a_library_that_stops_and_says_nothing_ends_the_process_by_name(broken, 
     with running_monitor(settings, tmp_path, module="tests.integration.broken_monitor", BROKEN=broken) as monitor:
         assert monitor.wait() == 1
         (failed,) = monitor.said("monitor_failed")
+    assert not left_behind(tmp_path)
     assert why in failed["error"]
 
 

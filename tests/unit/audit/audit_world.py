@@ -118,6 +118,7 @@ class FakeSource:
         self.committed: dict[TopicPartition, int] = {}
         self.paused = self.closed = False
         self.listener = None
+        self.asked = 0  # for so many records at most, the last time
 
     def subscribe(self, listener):
         self.listener = listener
@@ -132,6 +133,7 @@ class FakeSource:
             del self.at[source]
 
     def gather(self, max_records, timeout_s):
+        self.asked = max_records
         if self.paused:
             return []
         given = []

@@ -81,6 +81,19 @@ def test_every_record_is_in_a_file_once_it_is_due(tmp_path):
     assert (file.source, file.first_offset, file.last_offset) == (SOURCE, 0, 24)
 
 
+@pytest.mark.parametrize(
+    ("value_bytes", "asked"), [(0, 20_000), (1_000, 20_000), (10_000, 3_355), (200_000, 500)]
+)  # fmt: skip
+def test_so_many_records_are_read_at_once_as_fit_the_bytes_for_them(tmp_path, value_bytes, asked):
+    topic = Topic([FakeRecord(bytes(value_bytes), topic=TOPIC, offset=n) for n in range(3)])
+    world = World(tmp_path, topic)
+    world.source.assign(SOURCE)
+    world.turn()
+    assert world.source.asked == 500
+    world.turn()
+    assert world.source.asked == asked
+
+
 def test_an_offset_is_committed_only_after_its_row_is_in_a_file(tmp_path):
     world = World(tmp_path, topic_of(25))
     world.source.assign(SOURCE)

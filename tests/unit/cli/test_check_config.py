@@ -98,5 +98,14 @@ def test_live_asks_everything_and_reports_all_that_is_wrong(check):
     assert "refuses its settings" in checks["settings of the Kafka client"][1]  # a user name without a password
 
 
+@pytest.mark.parametrize("options", [(), ("--live",)], ids=["plain", "live"])
+def test_what_only_the_consumer_refuses_is_refused_here_too(check, options):
+    kafka = {"bootstrap_servers": "127.0.0.1:1", "session_timeout_s": 10}
+    told = check(*options, kafka=kafka | {"client": {"heartbeat.interval.ms": 5000}})
+    assert told.exit_code != 0
+    said = f"{told.output} {told.exception}"  # without --live it ends with the error itself
+    assert "heartbeat.interval.ms 5000 is more than a third of session_timeout_s" in " ".join(said.split())
+
+
 def test_without_live_nothing_is_connected(check):
     assert check().exit_code == 0  # neither registry nor broker nor model store exists

@@ -50,6 +50,19 @@ def test_monitor_audit_and_others_are_watched_if_asked_for():
     }
 
 
+@pytest.mark.parametrize(
+    ("audit", "read"),
+    [
+        ({}, ("a.out", "b.out")),
+        ({"features": ["*"]}, ("a.out", "b.out", "a.in", "b.in")),
+        ({"features": ["plan"], "pipelines": ["b"]}, ("b.out", "b.in")),
+    ],
+)
+def test_of_the_audit_trail_what_it_reads_is_watched_with_the_events_if_features_are_kept(audit, read):
+    found = watched(pipeline("a"), pipeline("b"), kafka={"group_id": "w"}, audit=audit, lag={"audit": True})
+    assert found["w-audit"] == ((read,), "earliest", False)
+
+
 def test_a_monitor_with_nothing_to_read_is_refused():
     with pytest.raises(BadSettings, match=r"lag\.monitor: no pipeline has a monitoring\.summary_topic"):
         watched(pipeline(), lag={"monitor": True})

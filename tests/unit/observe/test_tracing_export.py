@@ -1,7 +1,7 @@
 """A collector gets what was recorded; one that is away, slow or mad costs its spans, and nobody anything else."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import closing
 
 import pytest
@@ -69,7 +69,16 @@ def test_a_collector_that_is_away_costs_its_spans_and_says_so_once():
     assert logs[0]["reason"]
 
 
-@pytest.mark.parametrize(("status", "body", "fate"), [(400, b"", "failed"), (200, b"\xff" * 999, "exported")])
+@pytest.mark.parametrize(
+    ("status", "body", "fate"),
+    [
+        (400, b"", "failed"),
+        (301, b"", "failed"),
+        (302, b"", "failed"),
+        (308, b"", "failed"),
+        (200, b"\xff" * 999, "exported"),
+    ],
+)
 def test_what_a_collector_answers_is_its_own_affair(status, body, fate):
     fates = Fates()
     with http_collector() as received:
@@ -77,6 +86,16 @@ def test_what_a_collector_answers_is_its_own_affair(status, body, fate):
         with closing(tracing_to(received.url, fates)) as tracing:
             tracing.tracer.start_span("x").end()
     assert fates.of == {fate: 1}
+
+
+def test_a_redirect_is_said_and_not_asked_again():
+    with http_collector() as received:
+        received.answer = 308
+        with structlog.testing.capture_logs() as logs, closing(tracing_to(received.url, Fates())) as tracing:
+            tracing.tracer.start_span("x").end()
+        assert received.calls == 1
+    (said,) = logs
+    assert "status 308: the collector is somewhere else" in said["reason"]
 
 
 def test_while_a_collector_does_not_answer_spans_beyond_the_queue_are_dropped_and_nobody_waits():
@@ -113,6 +132,28 @@ def test_an_exporter_that_fails_in_any_way_ends_nothing():
     tracing.close()
     tracing.tracer.start_span("late").end()
     assert fates.of == {"failed": 1, "dropped": 1}
+
+
+def test_spans_that_the_other_thread_has_taken_meanwhile_are_neither_exported_nor_an_error():
+    class Raced(deque):
+        def __len__(self):
+            return super().__len__() + 1  # what was so before the other one took it
+
+    class Keeping(SpanExporter):
+        def export(self, spans):
+            return SpanExportResult.SUCCESS
+
+        def shutdown(self):
+            pass
+
+    fates = Fates()
+    tracing = Tracing(TracingSettings(enabled=True), "worker-1", "0.1", Keeping(), fates)
+    tracing._queue._spans = Raced()
+    tracing.tracer.start_span("x").end()
+    tracing._queue._export_all()
+    tracing._queue._export_all()
+    tracing.close()
+    assert fates.of == {"exported": 1}
 
 
 def test_a_collector_that_comes_back_is_said_too():

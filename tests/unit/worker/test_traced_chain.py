@@ -49,6 +49,7 @@ def test_a_batch_that_nobody_samples_is_not_traced():
     scored = rig.deliver([event(1.0, 0), traced_event(1.0, 1, traceparent(sampled=False))])
     assert scored.trace is None
     assert scored.predictions.headers is None
+    assert not len(scored.rows)  # which only a trace asks for
     assert rig.spans.all == []
     assert rig.spans.counted == []
 

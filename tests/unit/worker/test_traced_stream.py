@@ -72,6 +72,24 @@ def test_when_the_worker_ends_by_an_error_its_batches_say_so(error):
     assert rig.sink.closed
 
 
+def test_a_batch_that_is_committed_before_a_flood_ends_the_worker_is_no_error():
+    errors = iter([None, DeadLetterFlood("too many")])
+
+    def fail():
+        if (error := next(errors)) is not None:
+            raise error
+
+    rig = TracedRig(fails=fail)
+    rig.sink.settles = False  # only when it is asked to at once
+    rig.broker.append(0, 4)
+    with pytest.raises(DeadLetterFlood):
+        rig.worker.run()
+    assert len(rig.broker.outcomes) == 4
+    ends = {span.attributes.get("error.type") for span in rig.spans.batches}
+    assert (len(rig.spans.batches), ends) == (2, {None, "DeadLetterFlood"})
+    assert len(rig.spans.named("settle")) == 1
+
+
 def test_a_drained_worker_leaves_no_span_open():
     rig = TracedRig()
     rig.turn(1)
