@@ -24,7 +24,8 @@ from app.records import Origin, Record, TopicPartition, origin_of
 
 MOST_RECORDS = 20_000  # at once: about 10 MB of predictions, decoded in a tenth of a second
 MOST_BYTES = 33_554_432  # at once, of records as large as the last ones were: events may have many kB
-LEAST_RECORDS = 500  # at once, however large the last ones were: they say little of the next, if they were few
+LEAST_RECORDS = 32  # at once, however large the last ones were: 32 MB of those of 1 MB
+FIRST_RECORDS = 500  # until it is known how large they are
 GATHER_S = 0.5  # how long it waits for so many: a few large steps cost far less than many small ones
 IDLE_POLL_S = 0.1  # while waiting for something else
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 30.0
@@ -74,7 +75,7 @@ class AuditWriter:
         self._positions_due = clock.monotonic() + COMMIT_POSITIONS_EVERY_S
         self._back_off_s = 0.0
         self._not_before = 0.0
-        self._at_once = LEAST_RECORDS  # until it is known how large they are
+        self._at_once = FIRST_RECORDS
 
     def run(self, stop: Event) -> bool:
         """Until `stop` is set; returns whether all that was read has its file. Raises FatalError or StartupError."""
