@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import structlog
 from browsing import opened_browser
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -23,6 +24,13 @@ from deploy.local.stack import Stack
 _STACK = pytest.StashKey[Stack]()
 _OWNER_PID = pytest.StashKey[int]()
 _BROKER_FIXTURES = {"kafka", "schema_registry"}
+
+
+@pytest.fixture(autouse=True)
+def default_logs():
+    """A command that a test runs in its own process sends logs where that test is captured, which is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_configure(config):
