@@ -28,7 +28,7 @@ _BROKER_FIXTURES = {"kafka", "schema_registry"}
 
 @pytest.fixture(autouse=True)
 def default_logs():
-    """A command that a test runs in its own process sends logs where that test is captured, which is closed after it."""
+    """A command that a test runs in this process sends logs to where that test is captured: closed after it."""
     yield
     structlog.reset_defaults()
 
