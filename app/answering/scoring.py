@@ -65,7 +65,6 @@ class Scoring(Generic[Question, Answer]):
         self._ticket += 1
         self._inside = True
         if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
-            self._ready_at = 0.0
             self._work(self._ticket, question, rows)
             return
         if self._thread is None:

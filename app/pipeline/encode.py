@@ -13,7 +13,7 @@ from app.avro.datum_writer import DatumWriter
 from app.errors import SchemaIncompatible
 from app.ports import Model
 from app.records import Columns, IntArray, Origin
-from app.specs import ProbabilitiesOutput
+from app.specs import Output, ProbabilitiesOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PredictionEncoder:
         """Raises SchemaIncompatible, naming the field that nothing can fill or that has another type."""
         self._writer = writer
         self._types: dict[str, pa.DataType] = {item.name: item.type for item in writer.fields}
-        outputs = {name: _output_type(spec, name) for spec in model.outputs for name in spec.fields}
+        outputs = {name: output_type(spec, name) for spec in model.outputs for name in spec.fields}
         self._from_event: list[str] = []
         self._nulls: list[str] = []
         for item in writer.fields:
@@ -165,7 +165,7 @@ def _arrow(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind)
 
 
-def _output_type(spec: Any, name: str) -> pa.DataType:  # noqa: ANN401 - one of specs.Output
+def output_type(spec: Output, name: str) -> pa.DataType:
     """The Arrow type that the quantity behind an output field needs."""
     if not isinstance(spec, ProbabilitiesOutput):
         return pa.float64()

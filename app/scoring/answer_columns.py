@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from app.pipeline.encode import output_type
 from app.ports import Model
-from app.specs import Output, ProbabilitiesOutput
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 PROVENANCE = (
@@ -20,7 +20,7 @@ PROVENANCE = (
 
 def answer_fields(model: Model) -> list[pa.Field]:
     """What its answers fill, with the types that the stream's predictions have."""
-    return [pa.field(name, _type(spec, name)) for spec in model.outputs for name in spec.fields]
+    return [pa.field(name, output_type(spec, name)) for spec in model.outputs for name in spec.fields]
 
 
 def answer_column(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
@@ -32,16 +32,3 @@ def answer_column(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         return pa.array(values, kind)
     return pa.array(np.ascontiguousarray(values, kind.to_pandas_dtype()))
-
-
-def _type(spec: Output, name: str) -> pa.DataType:
-    if not isinstance(spec, ProbabilitiesOutput):
-        return pa.float64()
-    quantity = spec.fields[name]
-    if quantity == "class":
-        if isinstance(spec.classes[0], str):
-            return pa.string()
-        return pa.int32() if all(-(2**31) <= int(label) < 2**31 for label in spec.classes) else pa.int64()
-    if quantity == "positive":
-        return pa.bool_()
-    return pa.list_(pa.float64()) if quantity == "probabilities" else pa.float64()

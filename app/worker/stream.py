@@ -263,9 +263,9 @@ class StreamWorker:
 
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
-        idle = self._caught_up and not self._in_work() and self._batcher.due_in() > 0
+        nothing_due = self._caught_up and not self._in_work() and self._batcher.due_in() > 0
+        idle = nothing_due or self._commit_costs_nothing()
         offsets, began = self._tracker.committable(), self._clock.monotonic()
-        idle = idle or self._commit_costs_nothing()
         if self._sink.settle(offsets, self._flood.note(), idle=idle) and self._unsettled:
             self._commit_s = self._clock.monotonic() - began
             self._settled(offsets)
