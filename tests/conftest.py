@@ -70,7 +70,10 @@ def _stack(pytestconfig):
 
 @pytest.fixture(scope="session")
 def kafka(_stack):
-    """Bootstrap servers of a real single broker; topics are not created on demand."""
+    """Bootstrap servers of a real single broker; topics are not created on demand.
+
+    It serves for as long as the whole suite takes, so no quick start.
+    """
     return _stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
 
 

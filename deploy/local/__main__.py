@@ -58,7 +58,8 @@ Examples:
 @cli.command(epilog=_UP_EXAMPLES)
 def up(
     brokers: Annotated[
-        BrokerCount | None, typer.Option(help="Size of the cluster; as before, or 1, if not given.")
+        BrokerCount | None,
+        typer.Option(help="Size of the cluster; as before, or 1, if not given. Each has 1 GB of heap."),
     ] = None,
     registry: Annotated[bool, typer.Option("--registry", help="A schema registry too.")] = False,  # noqa: FBT002 - a flag
     redis: Annotated[bool, typer.Option("--redis", help="A Redis too.")] = False,  # noqa: FBT002 - a flag

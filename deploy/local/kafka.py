@@ -28,7 +28,14 @@ _STOP_GRACE_S = 10.0  # a lone broker needs one second; brokers that lost their 
 _CALL_TIMEOUT_S = 2.0
 _QUIET = {"log_level": 0}  # a broker that is not up yet is expected here, not news for standard error
 _SHAPE = "cluster.json"
-_QUICK_START = ["-XX:TieredStopAtLevel=1"]  # no second compiler: 2.3 s of CPU to the first answer instead of 4.8
+# Of a broker as Kafka's own start scripts start one (bin/kafka-server-start.sh and kafka-run-class.sh of 4.2).
+_AS_SHIPPED = (
+    "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+)  # fmt: skip
+# No second compiler: 2.3 s of CPU to the first answer instead of 4.8. No parallel collector: such brokers share few
+# cores with the tests.
+_QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xms128m")
 
 PropertiesOf = Callable[[int, BrokerPorts], Mapping[str, str]]  # of one broker, by its number from 1 and its ports
 
@@ -94,7 +101,8 @@ class Cluster:
     brokers: 1 or 3 are sensible; None means as many as the directory holds already, or 1.
     properties: broker properties that override ours, on every broker; or what gives those of each.
     quick_start: for tests that start many brokers and ask little of each. Takes half the CPU to
-    start, and may serve slower once warm; not for measurements.
+    start and half the heap or less, but serves slower once warm and stands still longer to collect its garbage; not
+    for measurements.
     listeners: further ways into a lone broker, beside the plain one.
     scram_users: `NAME=[…],password=…` terms of Kafka's storage tool, one per `--add-scram`: with them the storage
     is made, so they count for the first start only.
@@ -109,7 +117,6 @@ class Cluster:
         *,
         brokers: int | None = None,
         properties: Mapping[str, str] | PropertiesOf | None = None,
-        heap_mb: int | None = None,
         quick_start: bool = False,
         listeners: Sequence[Listener] = (),
         scram_users: Sequence[str] = (),
@@ -124,8 +131,8 @@ class Cluster:
             )
         self._count = len(known) or brokers or 1
         self._overrides: PropertiesOf = properties if callable(properties) else lambda _id, _ports: properties or {}
-        heap_mb = heap_mb or (512 if self._count == 1 else 256)
-        self._jvm_options = ["-Xms128m", f"-Xmx{heap_mb}m", *(_QUICK_START if quick_start else []), *jvm_options]
+        quick = (*_QUICK_START, "-Xmx512m" if self._count == 1 else "-Xmx256m")
+        self._jvm_options = [*(quick if quick_start else _AS_SHIPPED), *jvm_options]
         self._listeners, self._scram_users = tuple(listeners), tuple(scram_users)
         self.brokers: list[Broker] = self._with_ports(known)
 
@@ -228,7 +235,7 @@ class Cluster:
             cluster_id = "A" + cluster_id[1:]
         for broker in brokers:  # a format that was interrupted leaves what the tool refuses to touch
             shutil.rmtree(broker.data_directory, ignore_errors=True)
-        options = ["-Xmx128m", *_QUICK_START]
+        options = [*_QUICK_START, "-Xmx128m"]
         users = [term for user in self._scram_users for term in ("--add-scram", user)]
         running = [
             subprocess.Popen(  # noqa: S603 - our own command line
@@ -253,7 +260,6 @@ def _java(directory: Path, options: Sequence[str]) -> list[str | Path]:
     return [
         JAVA,
         *options,
-        "-XX:+UseSerialGC",  # brokers share few cores with the tests: no parallel collector
         "-XX:+ExitOnOutOfMemoryError",
         f"-XX:ErrorFile={directory}/hs_err.log",
         "-Djava.awt.headless=true",

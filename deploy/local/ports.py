@@ -1,7 +1,11 @@
 """Which port a local server may take."""
 
+import fcntl
+import os
 import secrets
 import socket
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from deploy.local.json_record import read_record, write_record
@@ -35,7 +39,7 @@ def is_open(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many different ports that are free now, at random, so that parallel callers rarely collide.
+    """Return that many different ports that are free now, and that no other process is given while this one lives.
 
     Raises OSError if the machine has none left.
     """
@@ -44,11 +48,34 @@ def free_ports(count: int) -> list[int]:
         if len(chosen) == count:
             return chosen
         port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT + 1)
-        if port not in chosen and is_free(port):
+        if port not in chosen and is_free(port) and _claim(port):
             chosen.append(port)
     if len(chosen) == count:
         return chosen
     raise OSError(f"no {count} free ports between {_FIRST_PORT} and {_LAST_PORT}")
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is this process's now: until its server listens, another process would find it free as well.
+
+    A claim is a lock on one byte of a file that all processes of this user share; it ends with the process.
+    """
+    claims = _claims()
+    try:
+        fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (
+        BlockingIOError,
+        PermissionError,
+    ):  # as POSIX leaves it to the system; any other says that nothing locks here
+        return False
+    return True
+
+
+@cache
+def _claims() -> int:
+    """A descriptor for as long as the process lives: to close it anywhere would give up its locks."""
+    path = Path(tempfile.gettempdir()) / f"kafka-inference-worker-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def known_port(record: Path) -> int | None:
