@@ -18,9 +18,10 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from deploy.grafana.panels import DATASOURCE, RUNBOOKS, Built
+from deploy.grafana.panels import DATASOURCE, FIRING, RUNBOOKS, Built
 
 TAG = "inference"
+ALERT_STEP = "30s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _choice(variable: Variable) -> dashboard.QueryVariable:
 
 
 def _alerts() -> dashboard.AnnotationQuery:
-    expr = 'ALERTS{alertname=~"Inference.+",alertstate="firing"}'
+    expr = f"{FIRING} unless {FIRING} offset {ALERT_STEP}"  # where one begins: all of one would colour every graph
     return (
         dashboard.AnnotationQuery()
         .name("Alerts")
@@ -137,7 +138,7 @@ def _alerts() -> dashboard.AnnotationQuery:
         .target(Dataquery().ref_id("Anno").expr(expr).datasource(DATASOURCE))
         .title_format("{{alertname}}")
         .text_format("{{severity}} {{pipeline}}{{group}}{{instance}}")
-        .step("10s")
+        .step(ALERT_STEP)
     )
 
 

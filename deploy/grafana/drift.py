@@ -19,6 +19,12 @@ def _versions(metric: str, legend: str = VERSIONS, by: str = "") -> Query:
     return Query(f"max by (pipeline, version{by}) ({metric}{{{BOTH}}})", legend)
 
 
+def _seen(kind: str) -> Query:
+    """Without the features that have none: three lines each are more than a legend holds."""
+    share = worst(f"inference_feature_{kind}_share", BOTH, "version, feature")
+    return Query(f"{share} > 0", f"{FEATURES} {kind}")
+
+
 BOARD = Board(
     uid="inference-drift",
     title="Inference: drift and accuracy",
@@ -29,8 +35,8 @@ BOARD = Board(
             "Features beside training",
             listing(
                 "Drifted",
-                "1: chance did not do it, and it is large enough to matter.",
-                Query(worst("inference_feature_drifted", BOTH, "pipeline, model, version, feature")),
+                "Chance did not do it, and it is large enough to matter.",
+                Query(worst("inference_feature_drifted", BOTH, "pipeline, model, version, feature") + " == 1"),
                 columns=("pipeline", "model", "version", "feature"),
                 value="drifted",
                 width=8,
@@ -69,9 +75,9 @@ BOARD = Board(
             graph(
                 "Missing, unknown, outside",
                 "Rows without a value, with a category not in training, with a value beyond all of training's.",
-                Query(worst("inference_feature_missing_share", BOTH, "version, feature"), f"{FEATURES} missing"),
-                Query(worst("inference_feature_unknown_share", BOTH, "version, feature"), f"{FEATURES} unknown"),
-                Query(worst("inference_feature_outside_share", BOTH, "version, feature"), f"{FEATURES} outside"),
+                _seen("missing"),
+                _seen("unknown"),
+                _seen("outside"),
                 unit="percentunit",
                 width=8,
             ),

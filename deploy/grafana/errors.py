@@ -3,6 +3,7 @@
 from deploy.grafana.board import INSTANCE, PIPELINE, Board, row
 from deploy.grafana.panels import (
     OR_NONE,
+    OUTCOMES,
     WORKER,
     WORKERS_PIPELINE,
     Limits,
@@ -31,7 +32,6 @@ BOARD = Board(
                 "Records in the dead-letter topics.",
                 Query(growth("inference_dead_letters_total", WORKERS_PIPELINE, "1h") + OR_NONE),
                 unit="short",
-                limits=Limits(1, 1000),
                 width=6,
                 runbook="InferenceDeadLetterRate",
             ),
@@ -95,6 +95,7 @@ BOARD = Board(
                 "A second, by how they ended; dropped: only the broker knows.",
                 Query(rate("inference_transactions_total", WORKER, "result"), "{{result}}"),
                 unit="cps",
+                colours=OUTCOMES,
                 width=8,
                 runbook="InferenceTransactionsAborting",
             ),

@@ -3,7 +3,6 @@
 from deploy.grafana.board import INSTANCE, PIPELINE, Board, row
 from deploy.grafana.panels import PIPELINE as PIPELINES
 from deploy.grafana.panels import (
-    RATE,
     WORKER,
     WORKERS_PIPELINE,
     Built,
@@ -181,9 +180,9 @@ BOARD = Board(
             ),
             graph(
                 "What they could do",
-                "Records finished per busy second, smoothed: the capacity of each worker as it runs.",
+                "Records finished per busy second, smoothed: what each worker could do, once there is a backlog.",
                 Query(f"inference_capacity_records_per_second{{{WORKER}}}", "{{instance}}"),
-                Query(f"avg(rate(inference_records_total{{{WORKERS_PIPELINE}}}[{RATE}]))", "done, mean series"),
+                Query(f"avg({rate('inference_records_total', WORKERS_PIPELINE, 'instance')})", "done by one, mean"),
                 unit="recps",
             ),
         ),

@@ -2,8 +2,8 @@
 
 from deploy.grafana.board import MODEL, PIPELINE, VERSION, Board, row
 from deploy.grafana.panels import MODEL as OF_MODEL
+from deploy.grafana.panels import OUTCOMES, RATE, Limits, Query, graph, growth, listing, mean, percentile, rate, worst
 from deploy.grafana.panels import PIPELINE as OF_PIPELINE
-from deploy.grafana.panels import RATE, Limits, Query, graph, growth, listing, mean, percentile, rate, worst
 
 BOTH = f"{OF_PIPELINE},{OF_MODEL}"
 BY_VERSION = "{{model}} {{version}}"
@@ -185,13 +185,14 @@ BOARD = Board(
                 "Cache",
                 "Share of the looked-up rows that were there; and those its shared store failed on.",
                 Query(
-                    rate("inference_cache_lookups_total", OF_MODEL, "model, version, result")
-                    + " / on (model, version) group_left () "
-                    + rate("inference_cache_lookups_total", OF_MODEL, "model, version"),
-                    "{{model}} {{version}} {{result}}",
+                    rate("inference_cache_lookups_total", OF_MODEL, "result")
+                    + " / on () group_left () "
+                    + rate("inference_cache_lookups_total", OF_MODEL),
+                    "{{result}}",
                 ),
                 unit="percentunit",
                 stacked=True,
+                colours=OUTCOMES,
                 most=1,
                 width=8,
             ),

@@ -6,9 +6,10 @@ A panel that is on a board of its own subject as well is made there.
 from deploy.grafana import lag, latency, resources
 from deploy.grafana.board import GROUP, INSTANCE, PIPELINE, Board, row
 from deploy.grafana.errors import DEAD_SHARE, RECORDS
-from deploy.grafana.panels import GROUP as OF_GROUP
 from deploy.grafana.panels import (
+    FIRING,
     OR_NONE,
+    OUTCOMES,
     WORKER,
     WORKERS_PIPELINE,
     Limits,
@@ -22,6 +23,7 @@ from deploy.grafana.panels import (
     rate,
     worst,
 )
+from deploy.grafana.panels import GROUP as OF_GROUP
 from deploy.grafana.panels import PIPELINE as OF_PIPELINE
 
 DRIFTED = worst("inference_feature_drifted", OF_PIPELINE, "pipeline, version, feature")
@@ -37,7 +39,7 @@ BOARD = Board(
             number(
                 "Throughput",
                 "Records finished a second: predicted, dead-lettered, expired or skipped; counted once committed.",
-                Query(RECORDS),
+                Query(RECORDS + OR_NONE),
                 unit="recps",
             ),
             number(
@@ -68,7 +70,7 @@ BOARD = Board(
             number(
                 "Alerts",
                 "That are firing.",
-                Query('count(ALERTS{alertname=~"Inference.+",alertstate="firing"}) or vector(0)'),
+                Query(f"count({FIRING}){OR_NONE}"),
                 unit="short",
                 limits=Limits(1, 3),
             ),
@@ -84,6 +86,7 @@ BOARD = Board(
                 ),
                 unit="recps",
                 stacked=True,
+                colours=OUTCOMES,
             ),
             latency.end_to_end(),
         ),
@@ -148,12 +151,10 @@ BOARD = Board(
             listing(
                 "Firing alerts",
                 "Each has a page in the runbooks.",
-                Query(
-                    "count by (severity, alertname, pipeline, group, instance) "
-                    '(ALERTS{alertname=~"Inference.+",alertstate="firing"})'
-                ),
+                Query(f"count by (severity, alertname, pipeline, group, instance) ({FIRING})"),
                 columns=("severity", "alertname", "pipeline", "group", "instance"),
                 value="alerts",
+                widest={"alertname": 230},
                 width=8,
             ),
         ),

@@ -4,7 +4,7 @@ Names of metrics are written out in the questions: whoever looks for a metric's 
 every one of a real Prometheus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import common, dashboard, stat, table, timeseries
@@ -24,11 +24,16 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
+    DashboardSpecialValueMapOptions,
     DataTransformerConfig,
+    DynamicConfigValue,
     FieldColorModeId,
     Panel,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
+    ValueMappingResult,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -46,7 +51,26 @@ MODEL = 'model=~"$model",version=~"$version"'
 SERVER = 'job="server"'
 SURFACE = 'surface=~"$surface"'
 
+FIRING = 'ALERTS{alertname=~"Inference.+",alertstate="firing"}'
+
+# What things are called is what colour they have, on every board: by the order of series a failure would be green.
+OUTCOMES = {
+    ".*(predicted|committed|hit)": "green",
+    ".*(dead_lettered|aborted|error)": "red",
+    ".*(skipped|expired|dropped)": "orange",
+    ".*miss": "blue",
+}
+# What a scale reaches to at least, by unit.
+SMALL = {"short": 1.0, "recps": 1.0, "reqps": 1.0, "cps": 1.0, "percentunit": 0.05}
+NOTHING = "none"  # in the place of "No data", which reads like a fault of the board
+# Nothing is neither good nor bad: without this it would have the colour of the lowest values.
+NO_NUMBER = DashboardSpecialValueMapOptions(
+    SpecialValueMatch.NULL_AND_NAN, ValueMappingResult(text=NOTHING, color="text", index=0)
+)
+
 OR_NONE = " or vector(0)"  # a counter that never counted is not there, nor is `up` of a fleet that is gone
+
+MIN_COLUMN = 50  # pixels, of a table: at its default of 150 the last columns of a narrow one are out of sight
 
 RATE = "$__rate_interval"  # four scrapes at least: Grafana knows how often there is one
 
@@ -122,17 +146,19 @@ def number(
     height: int = 4,
     runbook: str | None = None,
 ) -> Built:
-    """One figure, the newest, with its course behind it."""
+    """One figure, of this moment: the last one of a time that is over would hide that there is none."""
     panel = (
         stat.Panel()
         .unit(unit)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False))
-        .graph_mode(BigValueGraphMode.AREA)
+        .graph_mode(BigValueGraphMode.NONE)
         .color_mode(BigValueColorMode.VALUE if limits else BigValueColorMode.NONE)
+        .no_value(NOTHING)
+        .mappings([SpecialValueMap(NO_NUMBER)])
     )
     if limits:
         panel.thresholds(limits.thresholds())
-    return _dressed(panel, title, meaning, (query,), width, height, runbook)
+    return _dressed(panel, title, meaning, (query,), width, height, runbook, asked=_asked_now)
 
 
 def graph(
@@ -143,10 +169,14 @@ def graph(
     limits: Limits | None = None,
     stacked: bool = False,
     most: float | None = None,
+    colours: Mapping[str, str] | None = None,
     width: int = 12,
     runbook: str | None = None,
 ) -> Built:
-    """Lines over time. limits: drawn as lines of their own. most: the upper end of the scale."""
+    """Lines over time. limits: drawn as lines of their own. most: the upper end of the scale.
+
+    colours: by regular expressions over the whole name of a series; the others have theirs by their order.
+    """
     panel = (
         timeseries.Panel()
         .unit(unit)
@@ -154,6 +184,7 @@ def graph(
         .line_width(1)
         .fill_opacity(40 if stacked else 8)
         .show_points(VisibilityMode.NEVER)
+        .no_value(NOTHING)
         .legend(
             common.VizLegendOptions()
             .display_mode(LegendDisplayMode.LIST)
@@ -166,6 +197,11 @@ def graph(
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     if most is not None:
         panel.max(most)
+    elif unit in SMALL:  # else a scale of nothing but zeros ends at 100
+        panel.axis_soft_max(min(1.0, 2 * limits.bad) if limits else SMALL[unit])
+    for pattern, colour in (colours or {}).items():
+        fixed = {"mode": FieldColorModeId.FIXED, "fixedColor": colour}
+        panel.override_by_regexp(f"^{pattern}$", [DynamicConfigValue(id_val="color", value=fixed)])
     if limits:
         panel.thresholds(limits.thresholds())
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
@@ -180,11 +216,15 @@ def listing(
     *,
     columns: Sequence[str],
     value: str,
+    widest: Mapping[str, int] | None = None,
     unit: str = "short",
     width: int = 12,
     runbook: str | None = None,
 ) -> Built:
-    """A table of what is now. columns: the labels shown, in this order, and then the value under its own name."""
+    """A table of what is now. columns: the labels shown, in this order, and then the value under its own name.
+
+    widest: pixels of columns that need more than their share.
+    """
     order = {name: position for position, name in enumerate((*columns, "Value"))}
     shown = {
         "excludeByName": {"Time": True},
@@ -195,9 +235,12 @@ def listing(
         table.Panel()
         .unit(unit)
         .with_transformation(DataTransformerConfig(id_val="organize", options=shown))
-        .no_value("none")
+        .min_width(MIN_COLUMN)
+        .no_value(NOTHING)
     )
-    return _dressed(panel, title, meaning, (query,), width, 8, runbook, now=True)
+    for name, pixels in (widest or {}).items():
+        panel.override_by_name(name, [DynamicConfigValue(id_val="custom.width", value=pixels)])
+    return _dressed(panel, title, meaning, (query,), width, 8, runbook, asked=_asked_for_rows)
 
 
 def _dressed(
@@ -209,17 +252,25 @@ def _dressed(
     height: int,
     runbook: str | None,
     *,
-    now: bool = False,
+    asked: Callable[[Dataquery], Dataquery] = Dataquery.range,
 ) -> Built:
-    """The panel with what every panel has. now: asked for one moment, as a table."""
+    """The panel with what every panel has. asked: over the time shown if nothing else is said."""
     panel.title(title).description(meaning).datasource(DATASOURCE).span(width).height(height)
     if runbook:
         link = dashboard.DashboardLink(f"Runbook: {runbook}").type(DashboardLinkType.LINK)
         panel.links([link.url(f"{RUNBOOKS}/{runbook}.md").target_blank(target_blank=True)])
     for ref_id, query in zip("ABCDEFGH", queries, strict=False):
-        asked = Dataquery().ref_id(ref_id).datasource(DATASOURCE).expr(query.expr).legend_format(query.legend)
-        panel.with_target(asked.instant().format(PromQueryFormat.TABLE) if now else asked.range())
+        target = Dataquery().ref_id(ref_id).datasource(DATASOURCE).expr(query.expr).legend_format(query.legend)
+        panel.with_target(asked(target))
     return panel
+
+
+def _asked_now(target: Dataquery) -> Dataquery:
+    return target.instant()
+
+
+def _asked_for_rows(target: Dataquery) -> Dataquery:
+    return target.instant().format(PromQueryFormat.TABLE)
 
 
 def _by(labels: str) -> str:

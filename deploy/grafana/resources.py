@@ -41,7 +41,7 @@ BOARD = Board(
             busy(),
             graph(
                 "Capacity",
-                "Records finished per busy second, smoothed.",
+                "Records finished per busy second, smoothed: what each worker could do, once there is a backlog.",
                 Query(f"inference_capacity_records_per_second{{{WORKER}}}", "{{instance}}"),
                 unit="recps",
                 width=8,
