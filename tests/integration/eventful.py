@@ -92,7 +92,7 @@ class EventfulMonitor:
 
     def exposition(self):
         gauges = [spec for spec in MONITOR_TABLE if spec.kind == "gauge"]
-        self._metrics.show("all", [Shown(spec.name, tuple(map(LABELS.get, spec.labels)), 0.5) for spec in gauges])
+        self._metrics.show("all", [Shown(spec.name, tuple(map(LABELS.get, spec.labels)), 1.0) for spec in gauges])
         for spec in MONITOR_TABLE:
             if spec.kind == "counter":
                 self._metrics.count(spec.name, {label: LABELS[label] for label in spec.labels}, 10)

@@ -34,6 +34,8 @@ FIRING = 'ALERTS{alertname=~"Inference.+",alertstate="firing"}'
 # panel → why a worker that nothing happens to does not show it
 RARE = {
     "Firing alerts": "nothing is wrong",
+    "Drifted": "the events are as those of training, if chance wants it",
+    "Missing, unknown, outside": "no category is new, and only chance puts a value outside",
     "Looks at the store that failed": "the store is readable",
     "Looks at the model store that failed": "the store is readable",
     "Rows compared": "there is no shadow",
@@ -61,6 +63,8 @@ RARE = {
     "Capacity of a process": "the exporter has to measure one first",
 }
 SOMETIMES = {
+    "Drifted",
+    "Missing, unknown, outside",
     "Starts",
     "Why that many",
     "Capacity of a process",
