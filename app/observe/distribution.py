@@ -52,7 +52,9 @@ class Distribution:
         below, low = 0.0, 0.0
         for bound, many in zip(self.bounds, self.counts, strict=True):
             if many and below + many >= rank:
-                return bound if math.isinf(bound) else low + (bound - low) * (rank - below) / many
+                if math.isinf(bound):
+                    return bound
+                return min(bound, low + (bound - low) * (rank - below) / many)  # rounded, it may be just above
             below, low = below + many, bound
         return math.inf
 
