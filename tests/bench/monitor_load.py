@@ -13,24 +13,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "integration"))
-
-from worker_process import running_worker  # noqa: E402 - a folder of tests is no package
-
-from tests.made_summaries import SHARES, category, framed, number, summary  # noqa: E402
-
-PARTITIONS = 4
+from tests.bench.paired_workers import make_topics
+from tests.integration.rig import SCHEMAS
+from tests.integration.worker_process import running_worker
+from tests.made_summaries import SHARES, category, framed, number, summary
 
 
 def topics_of(servers):
     names = [f"load.{kind}.{time.time_ns()}" for kind in ("summaries", "sampled", "outcomes")]
-    admin = AdminClient({"bootstrap.servers": servers})
-    for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
-        made.result(30)
+    make_topics(servers, *names)
     return names
 
 
@@ -38,7 +30,7 @@ def main(servers, store, summaries=10, sampled=100, seconds=30):
     summary_topic, sample_topic, outcome_topic = topics_of(servers)
     settings = {
         "kafka": {"bootstrap_servers": servers},
-        "schemas": {"directory": str(ROOT / "schemas")},
+        "schemas": {"directory": str(SCHEMAS)},
         "pipelines": [
             {
                 "name": "churn", "input_topics": ["e"], "output_topic": "p", "dead_letter_topic": "d",

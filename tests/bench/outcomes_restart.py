@@ -15,17 +15,16 @@ from pathlib import Path
 
 import psutil
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 
 from app.kafka.sample import sampled_rows
 from app.wiring import training
 from deploy.local.stack import Stack
+from tests.bench.paired_workers import make_topics
 from tests.integration.rig import SCHEMAS
 from tests.integration.worker_process import running_worker, wait_until
 from tests.made_summaries import framed
 
-PARTITIONS = 4
 WITHIN_S = 1_800.0
 
 
@@ -72,9 +71,7 @@ def measure(folder, labels, share):
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:
         names = [f"restart.{kind}" for kind in ("summaries", "sampled", "outcomes")]
-        admin = AdminClient({"bootstrap.servers": kafka})
-        for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
-            made.result(30)
+        make_topics(kafka, *names)
         pairs = write(kafka, names[1], names[2], labels, share)
         return _measured(settings(kafka, store, names, share), folder, labels, pairs)
     finally:

@@ -4,9 +4,10 @@ A real broker, one worker, exactly once. Under a steady stream: a stretch in whi
 blue-green switches and their rollbacks, one full canary, 30 more swaps, another quiet stretch. Afterwards loadgen
 verifies every record, and this prints what the changes cost.
 
-Two pauses are told, each for the second around every change and, to compare, for as many seconds in which nothing
-changed: the longest turn of the worker's loop, and the longest time in which no prediction was produced, by the record
-timestamps of the predictions (where commits and the broker show as well).
+Three pauses are told, each for the second around every change and, to compare, for as many seconds in which nothing
+changed: the longest turn of the worker's loop, all of it and without the calls that commit its transaction, and the
+longest time in which no prediction was produced, by the record timestamps of the predictions (where commits and the
+broker show as well).
 """
 
 import argparse
@@ -185,15 +186,17 @@ def _under_load(run, rate, turns):
     assert worker.stop() == 0
     times = produced_at_ms(lane)
     calm = [1000 * at for at in np.linspace(quiet[0] + AROUND_S, quiet[1] - AROUND_S, len(moments))]
-    slow_turns = np.loadtxt(turns, ndmin=2).reshape(-1, 2).T
+    begins, lasts, waits = np.loadtxt(turns, ndmin=2).reshape(-1, 3).T
     gaps = times[:-1], np.diff(times)
     return {
         "events_per_s": round(done / (ended - began)),
         "events": verdict.inputs,
         "violations": [f"{found.kind}: {found.count}" for found in verdict.violations],
         "changes": len(moments),
-        "longest_turn_around_a_change": worst_and_median(longest(*slow_turns, moments)),
-        "longest_turn_while_quiet": worst_and_median(longest(*slow_turns, calm)),
+        "longest_turn_around_a_change": worst_and_median(longest(begins, lasts, moments)),
+        "longest_turn_while_quiet": worst_and_median(longest(begins, lasts, calm)),
+        "longest_turn_without_commits_around_a_change": worst_and_median(longest(begins, lasts - waits, moments)),
+        "longest_turn_without_commits_while_quiet": worst_and_median(longest(begins, lasts - waits, calm)),
         "no_prediction_around_a_change": worst_and_median(longest(*gaps, moments)),
         "no_prediction_while_quiet": worst_and_median(longest(*gaps, calm)),
         "slowest_change_in_force_s": round(max(run.took_s), 3),

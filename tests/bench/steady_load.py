@@ -4,8 +4,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from confluent_kafka.admin import AdminClient, NewTopic
-
+from tests.bench.paired_workers import make_topics
 from tests.integration.rig import ROOT, SCHEMAS, Lane
 from tests.integration.worker_process import clean_environment
 
@@ -15,9 +14,7 @@ LONG_S = 3_600  # the block ends it
 def churn_lane(kafka, store):
     """The three topics, made in a broker of one's own."""
     topics = [f"churn.{kind}" for kind in ("events", "predictions", "dead-letters")]
-    admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(topic, 4, 1) for topic in topics]).values():
-        made.result(30)
+    make_topics(kafka, *topics)
     return Lane(kafka, "churn", (topics[0],), topics[1], topics[2], store)
 
 

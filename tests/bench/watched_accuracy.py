@@ -33,7 +33,6 @@ from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 
 from app.avro.framing import SingleObjectFraming
@@ -46,6 +45,7 @@ from app.train.churn import train_churn
 from app.train.churn_data import ChurnFormula
 from app.wiring.stores import model_desk
 from deploy.local.stack import Stack
+from tests.bench.paired_workers import make_topics
 from tests.integration.rig import ROOT, SCHEMAS, Lane, answers, read_all
 from tests.integration.worker_process import clean_environment, running_worker, wait_until
 from tests.made_summaries import SCHEMAS as KNOWN
@@ -53,7 +53,6 @@ from tests.made_summaries import framed
 
 RIGHT = {"1": 0.89, "2": 0.91, "3": 0.85}
 BEST = "2"
-PARTITIONS = 4
 SEED = 7  # loadgen's: customer i is the same one here and there
 CUSTOMERS = 400_000  # more than a run gets through
 TICK_S = 0.1
@@ -169,9 +168,7 @@ def made_lane(kafka, store):
     """(a lane with fresh topics, settings of its worker and its monitor, the topic of outcomes)."""
     kinds = ("events", "predictions", "dead-letters", "outcomes", "summaries", "predictions.sampled", "comparisons")
     names = {kind: f"churn.{kind}" for kind in kinds}
-    admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names.values()]).values():
-        made.result(30)
+    make_topics(kafka, *names.values())
     lane = Lane(kafka, "churn", (names["events"],), names["predictions"], names["dead-letters"], store)
     outcome = {"topic": names["outcomes"], "record": "ChurnOutcome", "label": "churned"}
     settings = lane.settings(
