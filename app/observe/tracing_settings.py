@@ -59,7 +59,7 @@ class TracingSettings(WithSecrets):
         0.01, description="Of the batches without a sampled record, and of the requests without a trace context"
     )
     parent_traces_per_s: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] = Field(
-        10.0,
+        5.0,
         description="So many batches, and so many requests, are traced a second because a sender has sampled them; 0 "
         "heeds no sender",
     )
