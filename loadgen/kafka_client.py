@@ -1,5 +1,6 @@
 """How to reach Kafka: the options every client shares, topics, and what its errors mean to us."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from loadgen.errors import BadOption, BrokerFailed
 
 ADMIN_TIMEOUT_S = 15.0
+ASK_AGAIN_S = 0.2
 
 # The client would print a line for each attempt to connect, 20 a second; what matters is in our own messages.
 QUIET = {"log_level": 2}
@@ -24,6 +26,17 @@ PASSING = frozenset(
         KafkaError._RESOLVE,  # noqa: SLF001
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+
+# A partition has just got a leader, and the client or the broker does not know it yet.
+LEADER_MOVES = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
 
@@ -116,12 +129,17 @@ class Topics:
 
     def _offsets(self, topic: str, which: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(topic, partition): which for partition in self.partitions(topic)}
-        offsets = {}
-        for place, future in self._admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S).items():
+        until = time.monotonic() + ADMIN_TIMEOUT_S
+        while True:
             try:
-                offsets[place.partition] = future.result(timeout=ADMIN_TIMEOUT_S).offset
+                return self._answered(asked)
             except KafkaException as error:
-                raise BrokerFailed(f"{topic}: {error.args[0].str()}{self._errors.suffix()}") from error
+                if error.args[0].code() not in LEADER_MOVES or time.monotonic() > until:
+                    raise BrokerFailed(f"{topic}: {error.args[0].str()}{self._errors.suffix()}") from error
             except TimeoutError as error:
                 raise BrokerFailed(f"{topic}: no offsets{self._errors.suffix()}") from error
-        return offsets
+            time.sleep(ASK_AGAIN_S)
+
+    def _answered(self, asked: dict[TopicPartition, OffsetSpec]) -> dict[int, int]:
+        futures = self._admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+        return {place.partition: future.result(timeout=ADMIN_TIMEOUT_S).offset for place, future in futures.items()}

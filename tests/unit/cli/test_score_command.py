@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -72,7 +73,15 @@ def test_csv_is_answered_as_parquet_is(place, store):
     score(store, "rows.parquet", "a", "--key", "customer_id")
     report = score(store, "rows.csv", "b", "--key", "customer_id", "--format", "parquet", "--chunk-rows", "333")
     assert report["answered"] == ROWS
-    assert answers(place / "b").cast(answers(place / "a").schema) == answers(place / "a")
+    wanted = answers(place / "a")
+    found = answers(place / "b").cast(wanted.schema)
+    numbers = ["probability", "confidence"]
+    assert found.drop_columns(numbers) == wanted.drop_columns(numbers)
+    atol = (
+        open_store(str(store), place).manifest("churn", "1").golden.atol
+    )  # the rows of a chunk are asked about together
+    for name in numbers:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=atol)
 
 
 def test_csv_becomes_csv_if_nothing_else_is_said(place, store):
