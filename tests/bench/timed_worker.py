@@ -1,18 +1,21 @@
 """The worker with a stop watch at each step: `python -m tests.bench.timed_worker run --config …`.
 
-When it ends, it prints CPU microseconds per event of the stream thread by step, without what the steps inside took. The
-watches cost some 5 % themselves. Beside `make bench-stages`, which calls each step again and again on the same data,
+When it ends, it prints microseconds per event of the stream thread by step, without what the steps inside took: of its
+CPU time, and of time itself, which waits for other threads and for the processor too. The watches cost some 5 %.
+Beside `make bench-stages`, which calls each step again and again on the same data,
 this shows what a step costs where it stands: every record touched for the first time, every step's code seldom run.
 """
 
 import sys
-from collections import Counter
-from time import thread_time_ns
+from collections import defaultdict
+from time import perf_counter_ns, thread_time_ns
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from app.__main__ import main
+from app.answering.lineup import Lane
 from app.avro import datum_reader, datum_writer
 from app.kafka.outbox import Outbox
 from app.kafka.source import KafkaSource
@@ -36,7 +39,7 @@ WATCHED = (
     (Decoder, "decode", "decode: sizes, headers"),
     (datum_reader.ColumnarReader, "_decode", "decode: codec"),
     (FeaturePlan, "apply", "features"),
-    (chain, "infer", "infer: model, checks"),
+    (Lane, "infer", "infer: model, checks"),
     (chain.Chain, "finish", "keys, facts"),
     (PredictionEncoder, "encode", "encode: columns"),
     (datum_writer.DatumWriter, "write", "encode: codec"),
@@ -52,10 +55,10 @@ WATCHED = (
 
 
 class StopWatches:
-    """Nested: what an inner step took is not the outer one's. For one thread."""
+    """Nested: what an inner step took is not the outer one's. For one thread. took: (CPU, time) of a step, in ns."""
 
     def __init__(self):
-        self.nanoseconds, self.events = Counter(), 0
+        self.took, self.events = defaultdict(lambda: np.zeros(2, np.int64)), 0
         self._inner = []
 
     def watch(self, owner, name, label):
@@ -63,13 +66,13 @@ class StopWatches:
         function = getattr(owner, name)
 
         def timed(*args, **named):
-            started = thread_time_ns()
-            self._inner.append(0)
+            started = _now()
+            self._inner.append(np.zeros(2, np.int64))
             try:
                 result = function(*args, **named)
             finally:
-                took = thread_time_ns() - started
-                self.nanoseconds[label] += took - self._inner.pop()
+                took = _now() - started
+                self.took[label] += took - self._inner.pop()
                 if self._inner:
                     self._inner[-1] += took
             if name == "origin_of":
@@ -80,13 +83,18 @@ class StopWatches:
 
     def table(self):
         """Microseconds per event, in the order of the steps."""
-        table = Table(title=f"CPU µs per event on the stream thread, {self.events:,} events")
+        table = Table(title=f"µs per event on the stream thread, {self.events:,} events")
         table.add_column("step")
-        table.add_column("µs", justify="right")
-        for _, _, label in WATCHED:
-            table.add_row(label, f"{self.nanoseconds[label] / max(self.events, 1) / 1000:.3f}")
-        table.add_row("sum", f"{self.nanoseconds.total() / max(self.events, 1) / 1000:.3f}", style="bold")
+        table.add_column("CPU", justify="right")
+        table.add_column("time", justify="right")
+        steps = {label: self.took[label] for _, _, label in WATCHED}
+        for label, took in {**steps, "sum": sum(steps.values())}.items():
+            table.add_row(label, *(f"{nanoseconds / max(self.events, 1) / 1000:.3f}" for nanoseconds in took))
         return table
+
+
+def _now():
+    return np.array((thread_time_ns(), perf_counter_ns()))
 
 
 if __name__ == "__main__":
