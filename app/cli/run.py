@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli import allocator
+
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML settings file.", metavar="FILE")]
 
 
@@ -17,6 +19,7 @@ def run(config: ConfigFile) -> None:
 
     Example: inference-worker run --config deploy/pipelines/churn.yaml
     """
+    allocator.keep_little()
     from app.wiring import processes  # noqa: PLC0415 - no other command has to load a worker
 
     raise typer.Exit(processes.run_worker(config))
@@ -24,6 +27,7 @@ def run(config: ConfigFile) -> None:
 
 def run_slot(config: ConfigFile, slot: int, line: int) -> None:
     """One of several processes: what `run` starts, never a person. Its input is the settings file's text, as JSON."""
+    allocator.keep_little()
     from app.wiring import processes  # noqa: PLC0415 - no other command has to load a worker
 
     raise typer.Exit(processes.run_slot(config, json.load(sys.stdin), slot, line))
