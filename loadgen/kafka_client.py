@@ -29,7 +29,7 @@ PASSING = frozenset(
     }
 )
 
-# A partition has just got a leader, and the client or the broker does not know it yet.
+# A partition is just getting a leader, or the client or the broker does not know it yet.
 LEADER_MOVES = frozenset(
     {
         KafkaError.LEADER_NOT_AVAILABLE,
@@ -37,6 +37,7 @@ LEADER_MOVES = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._NOENT,  # noqa: SLF001 - of no partition, as the client's admin says it
     }
 )
 

@@ -41,7 +41,7 @@ def topics(monkeypatch):
 
 
 def test_a_leader_that_is_not_known_yet_is_asked_again(topics):
-    errors = KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE
+    errors = KafkaError._NOENT, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE
     assert topics(*errors).end_offsets("events") == {0: 7}
 
 
