@@ -1,8 +1,8 @@
 """How a worker's memory is allocated: so that what a burst took goes back to the system after it.
 
 A worker's threads allocate in turns what other threads free, the client library's most of all. glibc gives each of
-them an arena of its own and keeps what is freed there; Arrow's own pool keeps as much again. Two arenas and one pool
-for all keep less, and cost no throughput (docs/BENCHMARKS.md, "Memory").
+them an arena of its own and keeps what is freed there, and Arrow's own pool keeps some as well. Two arenas for all of
+them keep less, at the same CPU time (docs/BENCHMARKS.md).
 """
 
 import ctypes

@@ -63,10 +63,8 @@ def _claim(port: int) -> bool:
     claims = _claims()
     try:
         fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except (
-        BlockingIOError,
-        PermissionError,
-    ):  # as POSIX leaves it to the system; any other says that nothing locks here
+    # POSIX leaves it to the system which of the two it is; any other says that nothing locks here
+    except (BlockingIOError, PermissionError):
         return False
     return True
 

@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 from confluent_kafka import Producer
 
-from tests.bench.paired_workers import make_topics
+from loadgen.bench.broker import create
+from loadgen.kafka_client import KafkaOptions
 from tests.integration.rig import SCHEMAS
 from tests.integration.worker_process import running_worker
 from tests.made_summaries import SHARES, category, framed, number, summary
@@ -22,7 +23,7 @@ from tests.made_summaries import SHARES, category, framed, number, summary
 
 def topics_of(servers):
     names = [f"load.{kind}.{time.time_ns()}" for kind in ("summaries", "sampled", "outcomes")]
-    make_topics(servers, *names)
+    create(KafkaOptions(servers), names)
     return names
 
 

@@ -20,7 +20,8 @@ from rich.console import Console
 from app.kafka.sample import sampled_rows
 from app.wiring import training
 from deploy.local.stack import Stack
-from tests.bench.paired_workers import make_topics
+from loadgen.bench.broker import create
+from loadgen.kafka_client import KafkaOptions
 from tests.integration.rig import SCHEMAS
 from tests.integration.worker_process import running_worker, wait_until
 from tests.made_summaries import framed
@@ -71,7 +72,7 @@ def measure(folder, labels, share):
     kafka = stack.up().environment["KAFKA_BOOTSTRAP_SERVERS"]
     try:
         names = [f"restart.{kind}" for kind in ("summaries", "sampled", "outcomes")]
-        make_topics(kafka, *names)
+        create(KafkaOptions(kafka), names)
         pairs = write(kafka, names[1], names[2], labels, share)
         return _measured(settings(kafka, store, names, share), folder, labels, pairs)
     finally:

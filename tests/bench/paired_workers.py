@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import psutil
-from confluent_kafka.admin import AdminClient, NewTopic
 
+from loadgen.bench.broker import create, delete
 from loadgen.bench.ratios import paired_ratio
+from loadgen.kafka_client import KafkaOptions
 from tests.integration.worker_process import Samples, running_worker, wait_until
 
-PARTITIONS = 4
 LOOK_S = 0.2
 WARM_SHARE, END_SHARE = 0.1, 0.95  # of the backlog: who is first at the end ends the stretch for both
 WAIT_S = 600.0
@@ -32,24 +32,15 @@ class Stretch:
     scrape: Samples
 
 
-def make_topics(kafka, *names):
-    """These, made; the client of the making is given back, which a deletion may go on with."""
-    admin = AdminClient({"bootstrap.servers": kafka})  # has to outlive what was asked of it
-    for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
-        made.result(30)
-    return admin
-
-
 @contextmanager
 def topics(kafka, *kinds):
     """Fresh topics, gone afterwards: what many runs write is more than a disk should hold."""
     names = [f"{kind}.{uuid.uuid4().hex[:8]}" for kind in kinds]
-    admin = make_topics(kafka, *names)
+    create(KafkaOptions(kafka), names)
     try:
         yield names
     finally:
-        for gone in admin.delete_topics(names).values():
-            gone.result(30)
+        delete(KafkaOptions(kafka), names)
 
 
 def pair_at_once(one, other, events, folder, *, one_first):

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from tests.bench.paired_workers import make_topics
+from loadgen.bench.broker import create
+from loadgen.kafka_client import KafkaOptions
 from tests.integration.rig import ROOT, SCHEMAS, Lane
 from tests.integration.worker_process import clean_environment
 
@@ -14,7 +15,7 @@ LONG_S = 3_600  # the block ends it
 def churn_lane(kafka, store):
     """The three topics, made in a broker of one's own."""
     topics = [f"churn.{kind}" for kind in ("events", "predictions", "dead-letters")]
-    make_topics(kafka, *topics)
+    create(KafkaOptions(kafka), topics)
     return Lane(kafka, "churn", (topics[0],), topics[1], topics[2], store)
 
 

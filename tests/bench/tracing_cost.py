@@ -21,7 +21,9 @@ from rich.table import Table
 
 from app.wiring.training import train
 from deploy.local.stack import Stack
-from tests.bench.paired_workers import PARTITIONS, compared, make_topics, pair_at_once, topics
+from loadgen.bench.broker import PARTITIONS, create
+from loadgen.kafka_client import KafkaOptions
+from tests.bench.paired_workers import compared, pair_at_once, topics
 from tests.integration.rig import WAIT_S, Lane
 from tests.otlp_receiver import http_collector
 
@@ -120,7 +122,7 @@ def main():
         train("churn", store=str(store), estimator=None, rows=5_000, seed=0, progress=lambda _: None)
         inputs = {carried: f"churn.events.{'headers' if carried else 'plain'}" for carried in (False, True)}
         lanes = {carried: Lane(kafka, "churn", (topic,), "", "", store) for carried, topic in inputs.items()}
-        make_topics(kafka, *inputs.values())
+        create(KafkaOptions(kafka), list(inputs.values()))
         for carried, lane in lanes.items():
             fill(lane, inputs[carried], plan.events, carried=carried)
         with http_collector() as collector:

@@ -45,7 +45,8 @@ from app.train.churn import train_churn
 from app.train.churn_data import ChurnFormula
 from app.wiring.stores import model_desk
 from deploy.local.stack import Stack
-from tests.bench.paired_workers import make_topics
+from loadgen.bench.broker import create
+from loadgen.kafka_client import KafkaOptions
 from tests.integration.rig import ROOT, SCHEMAS, Lane, answers, read_all
 from tests.integration.worker_process import clean_environment, running_worker, wait_until
 from tests.made_summaries import SCHEMAS as KNOWN
@@ -168,7 +169,7 @@ def made_lane(kafka, store):
     """(a lane with fresh topics, settings of its worker and its monitor, the topic of outcomes)."""
     kinds = ("events", "predictions", "dead-letters", "outcomes", "summaries", "predictions.sampled", "comparisons")
     names = {kind: f"churn.{kind}" for kind in kinds}
-    make_topics(kafka, *names.values())
+    create(KafkaOptions(kafka), list(names.values()))
     lane = Lane(kafka, "churn", (names["events"],), names["predictions"], names["dead-letters"], store)
     outcome = {"topic": names["outcomes"], "record": "ChurnOutcome", "label": "churned"}
     settings = lane.settings(

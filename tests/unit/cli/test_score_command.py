@@ -77,9 +77,8 @@ def test_csv_is_answered_as_parquet_is(place, store):
     found = answers(place / "b").cast(wanted.schema)
     numbers = ["probability", "confidence"]
     assert found.drop_columns(numbers) == wanted.drop_columns(numbers)
-    atol = (
-        open_store(str(store), place).manifest("churn", "1").golden.atol
-    )  # the rows of a chunk are asked about together
+    # the rows of a chunk are asked about together, and the chunks are others
+    atol = open_store(str(store), place).manifest("churn", "1").golden.atol
     for name in numbers:
         np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=atol)
 
