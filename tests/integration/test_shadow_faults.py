@@ -149,7 +149,7 @@ def test_a_shadow_at_fault_costs_the_primary_nothing(shadowed_lane, how, tmp_pat
         alone_s, beside_s = [], []
         for turn in range(MOST_ROUNDS):
             alone_s.append(load(lane, worker, (2 + 2 * turn) * EVENTS))
-            ready = len(worker.said("shadow_ready"))
+            ready, lost = len(worker.said("shadow_ready")), len(worker.said("shadow_lost"))
             put(lane.store, shadow_page("1", "2", 2 + 2 * turn))
             until_serving(worker, 2 + 2 * turn)
             if how != "gone":
@@ -158,6 +158,8 @@ def test_a_shadow_at_fault_costs_the_primary_nothing(shadowed_lane, how, tmp_pat
                 )
             beside_s.append(load(lane, worker, (3 + 2 * turn) * EVENTS))
             until_counted(worker, EVENTS * (1 + turn))
+            if how == "gone":  # its start alone can take longer than the load
+                worker.wait_until(lambda before=lost: len(worker.said("shadow_lost")) > before, "a shadow to be lost")
             put(lane.store, stable_page("1", 3 + 2 * turn))
             until_serving(worker, 3 + 2 * turn)
             wait_until(lambda: not shadow_pids(worker), "the shadow to end with its page")
