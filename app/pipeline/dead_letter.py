@@ -116,11 +116,13 @@ class FloodGate:
 
     def remember(self, note: str) -> None:
         """Go on from the counts in a note if they are higher than ours; anything else in it is nobody's fault."""
+        self._forget_the_old()
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        told = deque((now - max(0, now_ms - int(at_ms)) / 1000, int(many)) for many, at_ms in _ENTRY.findall(note))
+        entries = ((now - max(0, now_ms - int(at_ms)) / 1000, int(many)) for many, at_ms in _ENTRY.findall(note))
+        # a partition that was not committed for long has an old note: its counts are nobody's any more
+        told = deque((when, many) for when, many in entries if when > now - self._limit.window_s)
         if sum(many for _, many in told) > sum(many for _, many in self._recent):
             self._recent = told
-            self._forget_the_old()
 
     def _append(self, entries: _Entries, when: float, many: int) -> None:
         slot_s = self._limit.window_s / SLOTS

@@ -117,7 +117,8 @@ def test_a_note_carries_the_count_to_the_next_worker_until_the_window_has_passed
     note = gate.note()
     clock.advance(59)
     later = FloodGate(DeadLetterLimit(3, 60.0), clock)
-    for told in (note, note, "", "1@0", "somebody else's"):  # twice: of two partitions
+    old = "999@0"  # of a partition that nothing was committed of since
+    for told in (old, note, note, "", old, "somebody else's"):  # twice: of two partitions
         later.remember(told)
     with pytest.raises(DeadLetterFlood, match="4 records rejected"):
         later.admit(letters(2))
