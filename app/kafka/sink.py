@@ -56,7 +56,9 @@ class AtLeastOnceSink:
         overdue = self._clock.monotonic() - self._last_commit >= self._policy.commit_interval_s
         if not self._drained(overdue):
             return False
-        self._safe = {**self._source.take_failed_commits(), **self._safe, **offsets}
+        # one that failed while a later one is on its way is not sent again, behind it: that would move the group back
+        failed = {s: at for s, at in self._source.take_failed_commits().items() if at >= self._sent.get(s, at)}
+        self._safe = {**failed, **self._safe, **offsets}
         if overdue:
             self._commit(note, asynchronous=True)
         return True
