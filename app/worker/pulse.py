@@ -24,6 +24,7 @@ class PulseMeter:
         self._waited_s = 0.0
         self._finished = 0
         self._starts: dict[TopicPartition, int] = {}  # where the group stood at assignment
+        self._undone_ms: dict[TopicPartition, int] = {}  # the oldest of what is to be read again
 
     def waiting(self, wait: Callable[[float], Result], timeout_s: float) -> Result:
         """Call `wait(timeout_s)`, counting its time as idle if it was allowed to wait."""
@@ -42,13 +43,26 @@ class PulseMeter:
         """These partitions are no longer ours."""
         for source in sources:
             self._starts.pop(source, None)
+            self._undone_ms.pop(source, None)
+
+    def undone(self) -> None:
+        """What is taken is about to be dropped, and will be read again."""
+        self._undone_ms |= self._unfinished()[1]
 
     def due(self) -> bool:
         """Whether it is time for a beat."""
         return self._clock.monotonic() - self._last_beat >= INTERVAL_S
 
-    def beat(self, waiting: Mapping[TopicPartition, int], pace: PaceState | None) -> Pulse:
-        """What happened since the last one. waiting: partitions that cannot go on, and from which offset."""
+    def beat(
+        self,
+        waiting: Mapping[TopicPartition, int],
+        rewinds: Mapping[TopicPartition, int],
+        pace: PaceState | None,
+    ) -> Pulse:
+        """What happened since the last one.
+
+        waiting: partitions that cannot go on, and from which offset. rewinds: those that will be read again from there.
+        """
         now = self._clock.monotonic()
         elapsed = now - self._last_beat
         busy_s = max(0.0, elapsed - self._waited_s)
@@ -58,17 +72,13 @@ class PulseMeter:
             busy_ratio=min(1.0, busy_s / elapsed) if elapsed > 0 else 0.0,
             records_per_second=rate,
             buffered_bytes=self._batcher.size_bytes,
-            lag=self._lag(waiting),
+            lag=self._lag(waiting, rewinds),
             waiting_partitions=len(waiting),
             pace=pace,
         )
 
-    def _lag(self, waiting: Mapping[TopicPartition, int]) -> dict[TopicPartition, Lag]:
-        """Records: from the first unfinished one to the end. Seconds: the age of that first one.
-
-        While nothing of a lagging partition has been taken, the age of the last finished one stands in, and
-        where there is none the age is not known. A partition whose end or start is not known is left out.
-        """
+    def _unfinished(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Of each partition with records in hand the first offset, and the lowest timestamp where one is known."""
         first = self._tracker.restart_points()
         oldest_ms = self._tracker.oldest_ms()
         for record in self._batcher.records:
@@ -77,7 +87,19 @@ class PulseMeter:
                 first[source] = record.offset()
                 if (stamp_ms := record.timestamp()[1]) > 0:  # or it has none
                     oldest_ms[source] = stamp_ms
-        first = {**waiting, **first}
+        return first, oldest_ms
+
+    def _lag(
+        self, waiting: Mapping[TopicPartition, int], rewinds: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, Lag]:
+        """Records: from the first unfinished one to the end. Seconds: the age of that first one.
+
+        While nothing of a lagging partition has been taken, the age of the last finished one stands in, and
+        where there is none the age is not known. A partition whose end or start is not known is left out.
+        """
+        first, oldest_ms = self._unfinished()
+        self._undone_ms = {source: at_ms for source, at_ms in self._undone_ms.items() if source in rewinds}
+        first, oldest_ms = {**waiting, **rewinds, **first}, {**self._undone_ms, **oldest_ms}
         ends = self._source.end_offsets()
         reached = self._source.positions() | first
         self._starts |= self._source.starts(ends.keys() - reached.keys() - self._starts.keys())

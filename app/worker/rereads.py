@@ -25,6 +25,11 @@ class Rereads:
         """Partitions held back for a schema, and from which offset on."""
         return self._waiting
 
+    @property
+    def rewinds(self) -> Mapping[TopicPartition, int]:
+        """Partitions to be read again, and from which offset on."""
+        return self._rewind_to
+
     def not_yet(self) -> Set[TopicPartition]:
         """Partitions whose next record is not the one that follows the last: they have not been rewound."""
         return self._rewind_to.keys() | self._waiting.keys() if self._rewind_to or self._waiting else frozenset()

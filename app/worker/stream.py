@@ -93,6 +93,8 @@ class StreamWorker:
         self._asked: _Held | None = None  # with the model
         self._done: _Held | None = None  # scored, waiting for room in the sink
         self._unsettled: list[Outcomes] = []
+        # of a transaction that nobody knows the end of: what was in it, and how far
+        self._in_doubt: tuple[tuple[Outcomes, ...], dict[TopicPartition, int]] | None = None
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rereads = Rereads(source, clock)
         self._undone_in_drain = False
@@ -148,6 +150,7 @@ class StreamWorker:
                 self._only_serve_callbacks()
             else:
                 self._rereads.rewind()
+                self._settle_doubt()
                 self._take_in()
                 self._start()
                 if self._commit_costs_nothing():
@@ -286,6 +289,21 @@ class StreamWorker:
         self._unsettled.clear()
         self._settled_to.update(offsets)
         self._backoff_s = BACKOFF_FIRST_S
+        self._counted(fact)
+
+    def _settle_doubt(self) -> None:
+        """Count what a transaction had that took effect after all: the group then stands where it was to bring it."""
+        if self._in_doubt is None:
+            return
+        outcomes, offsets = self._in_doubt
+        committed = self._source.committed(offsets.keys() & self._source.owned)
+        self._in_doubt = None
+        if any(offset >= offsets[source] for source, offset in committed.items()):
+            for note in self._source.notes(committed.keys()):
+                self._flood.remember(note)
+            self._counted(Committed(outcomes, self._clock.now_ms()))
+
+    def _counted(self, fact: Committed) -> None:
         if fact.outcomes:
             self._pulse.finished(fact)
             self._observer.committed(fact)
@@ -295,7 +313,7 @@ class StreamWorker:
             return
         if self._nothing_taken() and self._sink_ready:
             self._commit_positions()
-        self._observer.pulse(self._pulse.beat(self._rereads.waiting, self._pace.state()))
+        self._observer.pulse(self._pulse.beat(self._rereads.waiting, self._rereads.rewinds, self._pace.state()))
 
     def _commit_positions(self) -> None:
         """Pass transaction markers that follow the last record, which would look like lag for ever.
@@ -365,6 +383,9 @@ class StreamWorker:
         points = self._tracker.restart_points()
         for record in self._batcher.records:
             points.setdefault(source_of(record), record.offset())
+        if isinstance(why, InDoubt) and self._unsettled:
+            self._in_doubt = tuple(self._unsettled), dict(self._tracker.committable())
+        self._pulse.undone()
         self._scoring.discard()
         self._batcher.drop(lambda _: True)
         self._tracker.forget(points)
@@ -444,6 +465,8 @@ class StreamWorker:
         self._rereads.forget(sources)
         for source in sources:
             self._settled_to.pop(source, None)
+            if self._in_doubt is not None:
+                self._in_doubt[1].pop(source, None)  # whoever has it now may have brought it there
         self._pulse.forget(sources)
         self._observer.revoked(sources)
 
@@ -461,10 +484,15 @@ class StreamWorker:
             return True
         if self._clock.monotonic() >= self._drain_until:
             raise DrainDeadline(
-                f"{len(self._batcher)} records were still in work {self._policy.drain_timeout_s:g} s after the stop; "
+                f"{self._unfinished()} records were still in work {self._policy.drain_timeout_s:g} s after the stop; "
                 "they are not committed and will be read again"
             )
         return False
+
+    def _unfinished(self) -> int:
+        """Records taken and not committed."""
+        held = sum(len(held.batch) for held in (self._next, self._asked, self._done) if held is not None)
+        return len(self._batcher) + held + sum(outcomes.records for outcomes in self._unsettled)
 
     def _commit_the_last(self) -> None:
         left_s = max(0.1, (self._drain_until or 0.0) - self._clock.monotonic())

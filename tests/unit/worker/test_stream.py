@@ -78,6 +78,52 @@ def test_a_commit_that_was_lost_unheard_is_done_again(rig):
     assert sorted(rig.broker.outcomes) == rig.broker.everything()
 
 
+@pytest.mark.parametrize("unheard", [{"unheard": 2}, {"vanishing": 2}, {"unheard": 1, "vanishing": 1}], ids=str)
+def test_what_is_counted_is_what_is_committed_whatever_was_heard_of_it(rig, unheard):
+    rig.change("assigned", 0, 1)
+    rig.broker.append(0, 10)
+    for what, times in unheard.items():
+        setattr(rig.sink, what, times)
+    rig.source.asking_fails = 1
+
+    rig.settle()
+    rig.turn(5)
+
+    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 10
+
+
+def test_what_another_member_may_have_committed_is_not_counted(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    rig.sink.unheard = 1
+    rig.source.asking_fails = 10_000
+    while not rig.broker.outcomes:
+        rig.turn()
+    rig.change("lost", 0)
+    rig.turn()
+    rig.source.asking_fails = 0
+    rig.change("assigned", 0)
+    rig.turn(50)
+
+    assert not [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+
+
+def test_what_is_to_be_read_again_is_lag_while_the_sink_recovers(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.sink.aborts, rig.sink.broken = 1, 0
+    while rig.sink.aborts:
+        rig.turn()
+    rig.sink.broken = 10_000
+    rig.clock.advance(5)
+    rig.turn(3)
+
+    lag = [fact for fact in rig.observer.facts if isinstance(fact, Pulse)][-1].lag[rig.broker.sources[0]]
+    assert lag.records == 4
+    assert lag.seconds >= 5
+
+
 def test_a_drain_whose_work_was_undone_by_an_outage_says_so(rig):
     rig.change("assigned", 0)
     rig.broker.append(0, 3)
@@ -393,10 +439,22 @@ def test_a_drain_that_cannot_finish_in_time_says_so():
     rig.sink.broken = 10_000
     rig.worker.stop()
 
-    with pytest.raises(DrainDeadline):
+    with pytest.raises(DrainDeadline, match="3 records were still in work"):
         rig.worker.run()
 
     assert rig.broker.outcomes == []
+
+
+def test_a_drain_that_waits_for_the_model_in_vain_says_how_many_records_it_had():
+    rig = Rig(ManualClock(), drain_timeout_s=1.0, by_hand=True)
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    while rig.worker._asked is None:
+        rig.turn()
+    rig.worker.stop()
+
+    with pytest.raises(DrainDeadline, match="3 records were still in work"):
+        rig.worker.run()
 
 
 def test_positions_past_transaction_markers_are_committed_once_nothing_is_taken(rig):
