@@ -49,20 +49,29 @@ class Answers:
         return self.sources[int(self.by[row])]
 
     def between(self, start: int, end: int) -> "Answers":
-        """The same of these rows alone, counted from 0. Columns are views."""
+        """The same of these rows alone, counted from 0, as if there were no others. Columns are views."""
         rejected = {
             row - start: Rejection(row - start, why.stage, why.reason, why.error, why.message)
             for row, why in (self.rejected.items() if self.rejected else ())
             if start <= row < end
         }
+        probabilities, confidence = self._unpadded(start, end)
         return Answers(
-            self.predictions[start:end],
-            None if self.probabilities is None else self.probabilities[start:end],
-            None if self.confidence is None else self.confidence[start:end],
-            self.by[start:end],
-            self.sources,
-            rejected,
+            self.predictions[start:end], probabilities, confidence, self.by[start:end], self.sources, rejected
         )
+
+    def of_row(self, row: int) -> tuple[Array | None, Array | None]:
+        """Probabilities, one for each class of the version that answered, and confidence; None where it has none."""
+        probabilities, confidence = self._unpadded(row, row + 1)
+        return None if probabilities is None else probabilities[0], None if confidence is None else confidence[0]
+
+    def _unpadded(self, start: int, end: int) -> tuple[Array | None, Array | None]:
+        """Probabilities and confidence of these rows, without what other versions' rows brought."""
+        probabilities = None if self.probabilities is None else self.probabilities[start:end]
+        confidence = None if self.confidence is None else self.confidence[start:end]
+        if len(self.sources) == 1:
+            return probabilities, confidence
+        return _narrowed(probabilities), _known(confidence)
 
 
 def answers_of(replies: Sequence[Reply], n: int, rejected: Sequence[Rejection] = ()) -> Answers:
@@ -156,6 +165,19 @@ def _predictions(
         return np.asarray(getattr(spec, "classes"))[fields[name].astype(np.intp)]  # noqa: B009 - mypy: of one kind only
     wanted = "value" if "value" in quantities else next(iter(quantities))
     return fields[quantities[wanted][0]]
+
+
+def _narrowed(columns: Array | None) -> Array | None:
+    """Without the last columns that are NaN in every row; None if all are."""
+    if columns is None:
+        return None
+    there = np.flatnonzero(~np.isnan(columns).all(axis=0))
+    return columns[:, : there[-1] + 1] if len(there) else None
+
+
+def _known(column: Array | None) -> Array | None:
+    """None if every entry is NaN."""
+    return None if column is None or np.isnan(column).all() else column
 
 
 def _placed(columns: Sequence[tuple[IntArray, Array]], n: int) -> Array:

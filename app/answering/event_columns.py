@@ -124,11 +124,14 @@ class EventColumns:
     def of_vectors(self, rows: Sequence[object] | Array) -> Made:
         """rows: sequences of `width` numbers, or an array of them, (n, width); see `as_meant` for one of 32 bits."""
         refused: dict[int, Rejection] = {}
-        matrix = as_meant(rows) if isinstance(rows, np.ndarray) else self._matrix(rows, refused)
-        if matrix.shape[1:] != (self.width,):
-            given = matrix.shape[1] if matrix.ndim == 2 else f"of shape {matrix.shape[1:]}"
-            refused = {row: self._bad_width(row, given) for row in range(len(matrix))}
-            matrix = np.zeros((len(matrix), self.width))
+        if not isinstance(rows, np.ndarray):
+            matrix = self._matrix(rows, refused)
+        elif rows.shape[1:] == (self.width,):
+            matrix = as_meant(rows)
+        else:  # before each of its numbers, and there may be a million, becomes several of 64 bits
+            given = rows.shape[1] if rows.ndim == 2 else f"of shape {rows.shape[1:]}"
+            refused = {row: self._bad_width(row, given) for row in range(len(rows))}
+            matrix = np.zeros((len(rows), self.width))
         arrays = {
             position.field: self._of_position(
                 position, matrix[:, position.start : position.start + position.width], refused

@@ -23,6 +23,7 @@ from app.grpc_api import prediction_pb2 as messages
 Vector = Sequence[float | None]
 Metadata = Mapping[str, str]
 Code = grpc.StatusCode
+TOO_LARGE = "larger than max"  # grpc's own words for a message beyond a limit of either side
 
 _FINAL: Mapping[Code, type[ClientError]] = {
     Code.INVALID_ARGUMENT: BadRequest,
@@ -87,6 +88,8 @@ def health_of(answer: messages.HealthResponse) -> Health:
 def failure_of(code: Code, details: str | None, trailing: Metadata) -> ClientError:
     """What a call's end means. UNAVAILABLE is said by servers without a model, and by the network."""
     message = f"{code.name}: {(details or '')[:LONGEST_DETAIL]}"
+    if code is Code.RESOURCE_EXHAUSTED and TOO_LARGE in (details or ""):
+        return BadRequest(message)  # it is as large the next time
     if code is Code.RESOURCE_EXHAUSTED:
         return Overloaded(message, retry_after_s=_retry_after(trailing))
     if code is Code.UNAVAILABLE:

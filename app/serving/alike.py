@@ -29,7 +29,7 @@ def events_of(events: EventColumns, spans: Sequence[Span]) -> Made:
         names = first.columns
         return events.of_columns({name: _joined([_columns(span)[name] for span in spans], spans) for name in names})
     if first.vectors is not None:
-        return events.of_vectors(_joined([cast("Column", span.waiting.question.vectors) for span in spans], spans))
+        return events.of_vectors(_vectors(events, spans))
     rows = _joined([cast("Column", span.waiting.question.instances) for span in spans], spans)
     return events.of_instances(cast("Sequence[object]", rows))
 
@@ -47,6 +47,15 @@ def _form(rows: Column) -> Hashable:
 
 def _columns(span: Span) -> Mapping[str, Column]:
     return cast("Mapping[str, Column]", span.waiting.question.columns)
+
+
+def _vectors(events: EventColumns, spans: Sequence[Span]) -> Column:
+    given = [cast("Column", span.waiting.question.vectors) for span in spans]
+    first = given[0]
+    if isinstance(first, np.ndarray) and first.shape[1:] != (events.width,):
+        # all are refused for their shape, however long they are: as many rows of it, which take no memory
+        return np.broadcast_to(first.dtype.type(0), (sum(span.many for span in spans), *first.shape[1:]))
+    return _joined(given, spans)
 
 
 def _joined(given: Sequence[Column], spans: Sequence[Span]) -> Column:

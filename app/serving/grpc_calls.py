@@ -71,13 +71,15 @@ class Call:
 
     key: what rollouts stick to, or None. deadline: of the whole call, on the monotonic clock.
     answer_s: what its rows may take, however late the deadline is.
-    trailing: metadata that its answer ends with; the behaviour may add to it.
+    trailing: metadata that its answer ends with; the behaviour may add to it. holding: within it a message of so many
+    bytes counts as held; entering raises Overloaded. Of a stream that is the behaviour's to do.
     """
 
     key: str | None
     deadline: float
     answer_s: float
     trailing: Metadata
+    holding: Callable[[int], AbstractContextManager[object]] = nullcontext
 
     @property
     def within_s(self) -> float:
@@ -185,11 +187,11 @@ class Calls:
         async def answer(bodies: AsyncIterator[bytes], context: Context) -> bytes:
             started, code = time.perf_counter(), Code.UNKNOWN
             try:
-                call = _begun(context, gate, self._answer_s)
+                call = self._begun(context, gate)
                 with places.taken():
                     with coming():
                         body = await self._received(bodies)
-                    with self._holding(len(body)):
+                    with call.holding(len(body)):
                         response = await behaviour(body, call)
                 context.set_trailing_metadata(tuple(call.trailing))
                 code = Code.OK
@@ -204,6 +206,16 @@ class Calls:
             return response
 
         return answer
+
+    def _begun(self, context: Context, gate: Gate | None) -> Call:
+        """The call, if it may be made. Raises NotAllowed, or BadRequest for a key that is none."""
+        metadata = dict(context.invocation_metadata() or ())
+        if gate is not None:
+            gate.admit(_text(metadata.get("authorization")), _text(metadata.get("x-api-key")))
+        request_id = request_id_of(_text(metadata.get(REQUEST_ID)))
+        left_s = cast("float | None", context.time_remaining())  # None without a deadline, whatever its stub says
+        deadline = math.inf if left_s is None else time.monotonic() + left_s
+        return Call(_key_of(metadata), deadline, self._answer_s, [(REQUEST_ID, request_id)], self._holding)
 
     @contextmanager
     def _holding(self, size: int) -> Iterator[None]:
@@ -228,7 +240,7 @@ class Calls:
         async def answer(bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             started, code = time.perf_counter(), Code.UNKNOWN
             try:
-                call = _begun(context, gate, self._answer_s)
+                call = self._begun(context, gate)
                 coming = while_they_come(bodies, self._idle_s)
                 with places.taken():
                     async with aclosing(behaviour(coming, call)) as responses:
@@ -256,17 +268,6 @@ class Calls:
         if code is Code.INTERNAL:
             self._log.error("call_failed", method=method, reason=str(exc), exc_info=not isinstance(exc, AppError))
         return code
-
-
-def _begun(context: Context, gate: Gate | None, answer_s: float) -> Call:
-    """The call, if it may be made. Raises NotAllowed, or BadRequest for a key that is none."""
-    metadata = dict(context.invocation_metadata() or ())
-    if gate is not None:
-        gate.admit(_text(metadata.get("authorization")), _text(metadata.get("x-api-key")))
-    request_id = request_id_of(_text(metadata.get(REQUEST_ID)))
-    left_s = cast("float | None", context.time_remaining())  # None without a deadline, whatever its stub says
-    deadline = math.inf if left_s is None else time.monotonic() + left_s
-    return Call(_key_of(metadata), deadline, answer_s, [(REQUEST_ID, request_id)])
 
 
 async def _abort(context: Context, code: Code, exc: Exception) -> None:

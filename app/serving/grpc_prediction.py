@@ -109,9 +109,10 @@ class PredictionService:
             asked.put_nowait(None)
 
     async def _streamed(self, body: bytes, call: Call) -> bytes:
-        request = read(messages.StreamedPredictRequest, body)
-        key = request.key if request.HasField("key") else call.key
-        answers, outputs = await self._ask(row_of(request), key, call)
+        with call.holding(len(body)):
+            request = read(messages.StreamedPredictRequest, body)
+            key = request.key if request.HasField("key") else call.key
+            answers, outputs = await self._ask(row_of(request), key, call)
         if answers.rejected:
             why = answers.rejected[0]
             rejected = messages.Rejected(reason=why.reason.value, message=why.message)

@@ -1,7 +1,8 @@
 """Connections over HTTP: how many there are, whom a new one takes the place of, and patience with slow clients.
 
-uvicorn would wait for ever for a request or a handshake that does not come; and at its limit of connections it refuses
-everybody's requests, probes and old clients' too. Here the limit refuses only who comes last:
+uvicorn would wait for ever for a request or a handshake that does not come, and for a client to read its answers; and
+at its limit of connections it refuses everybody's requests, probes and old clients' too. Here the limit refuses only
+who comes last:
 
 - A connection beyond the limit takes the place of the oldest one that waits for a request: one that never sent any
   first, then one between two requests (as nginx does).
@@ -27,7 +28,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"retry-after", b"1"), (b"co
 
 @dataclass(slots=True)
 class Doors:
-    """Who is inside. most: connections. receive_s: for a request or a handshake to arrive. probes: paths.
+    """Who is inside. most: connections. receive_s: see `connections_of`. probes: paths.
 
     Transports stand for their connections: they stay the same when a request becomes a WebSocket. Each is in `inside`
     or `beyond`; those in `inside` that wait for a request are in `unused` or `idle` as well. All are in the order in
@@ -77,11 +78,43 @@ class Doors:
             places.pop(transport, None)
 
 
+class Unread:
+    """Cuts a connection whose client takes nothing of what is sent to it for `within_s`.
+
+    By progress, not by the whole time: who reads slowly may have a large answer.
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport, within_s: float) -> None:
+        self._transport, self._within_s = transport, within_s
+        self._left = 0
+        self._look: asyncio.TimerHandle | None = None
+
+    def begins(self) -> None:
+        """More waits to be taken than the transport likes."""
+        self._left = self._transport.get_write_buffer_size()
+        self._look = asyncio.get_running_loop().call_later(self._within_s, self._looked)
+
+    def ends(self) -> None:
+        """It was taken, or nobody waits for that any more."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _looked(self) -> None:
+        if self._transport.get_write_buffer_size() < self._left:
+            self.begins()
+        else:
+            self._transport.abort()
+
+
 def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocketsSansIOProtocol]]:
-    """Uvicorn's protocols, minding these doors."""
+    """Uvicorn's protocols, minding these doors.
+
+    Within their `receive_s` a request or a handshake arrives, and a client takes some more of its answers.
+    """
 
     class Requests(HttpToolsProtocol):
-        """Cuts a connection whose request takes too long to arrive, or has a head that never ends."""
+        """Cuts a connection whose request takes too long to arrive, has a head that never ends, or is not read from."""
 
         _deadline: asyncio.TimerHandle | None = None
         _arriving = False
@@ -89,6 +122,7 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._unread = Unread(transport, doors.receive_s)
             if not doors.enter(transport):
                 self.app = _only_probes(self.app, doors.probes)
             self._expect(min(LAST_S, doors.receive_s) if doors.ending else doors.receive_s)
@@ -96,7 +130,16 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
         def connection_lost(self, exc: Exception | None) -> None:
             doors.leave(self.transport)
             self._expect_nothing()
+            self._unread.ends()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            self._unread.begins()
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._unread.ends()
+            super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
             doors.sent(self.transport)
@@ -133,6 +176,7 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
         def handle_websocket_upgrade(self) -> None:
             """Only of what can be one; the client has what is left of its time for the handshake."""
             self._expect_nothing()
+            self._unread.ends()  # from here on the transport tells another protocol
             with_body = any(
                 name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
                 for name, value in self.headers
@@ -162,19 +206,29 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
                 self._deadline = None
 
     class Streams(WebSocketsSansIOProtocol):
-        """Cuts a connection whose handshake does not come to its end."""
+        """Cuts a connection whose handshake does not come to its end, or whose client does not read."""
 
         _deadline: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._unread = Unread(transport, doors.receive_s)
             self._deadline = self.loop.call_later(doors.receive_s, self._late)
 
         def connection_lost(self, exc: Exception | None) -> None:
             doors.leave(self.transport)
             if self._deadline is not None:
                 self._deadline.cancel()
+            self._unread.ends()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            self._unread.begins()
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._unread.ends()
+            super().resume_writing()
 
         def _late(self) -> None:
             if not self.handshake_complete:

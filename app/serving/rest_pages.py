@@ -96,11 +96,12 @@ def version_of(page: Mapping[str, Any]) -> str | None:
 def answer_page(answers: Answers, row: int = 0) -> dict[str, object]:
     """What is said about one row. It must not be rejected."""
     source = answers.source_of(row)
+    probabilities, confidence = answers.of_row(row)
     page: dict[str, object] = {"prediction": _scalar(answers.predictions, row)}
-    if answers.probabilities is not None:
-        page["probabilities"] = answers.probabilities[row]
-    if answers.confidence is not None:
-        page["confidence"] = answers.confidence[row]
+    if probabilities is not None:
+        page["probabilities"] = probabilities
+    if confidence is not None:
+        page["confidence"] = confidence
     page["model"] = source.model
     page["model_version"] = source.version
     page["answered_by"] = source.part
@@ -126,9 +127,25 @@ def answer_pages(answers: Answers) -> list[dict[str, object]]:
         dict(zip(names, values, strict=True)) | whose[by]
         for values, by in zip(zip(*columns.values(), strict=True), answers.by.tolist(), strict=True)
     ]
+    for row in _padded_rows(answers):
+        pages[row] = answer_page(answers, row)
     for row, why in answers.rejected.items():
         pages[row] = {"prediction": None, "error": rejection_page(why), **whose[int(answers.by[row])]}
     return pages
+
+
+def _padded_rows(answers: Answers) -> list[int]:
+    """Rows whose columns say less than those of others: of another version, with fewer classes or without any."""
+    if len(answers.sources) == 1:
+        return []
+    padded = np.zeros(len(answers), np.bool_)
+    if answers.probabilities is not None:
+        padded |= np.isnan(answers.probabilities).any(axis=1)
+    if answers.confidence is not None:
+        padded |= np.isnan(answers.confidence)
+    padded[list(answers.rejected)] = False
+    rows: list[int] = np.flatnonzero(padded).tolist()
+    return rows
 
 
 def rejection_page(why: Rejection) -> dict[str, object]:

@@ -28,9 +28,10 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """receive_s: for a whole request to arrive. idle_s: until the next one begins. connections: open at a time.
+    """receive_s: for a whole request to arrive, and for some more of an answer to be taken.
 
-    probes: paths that are answered however many connections there are.
+    idle_s: until the next one begins. connections: open at a time. probes: paths that are answered however many
+    connections there are.
     """
 
     host: str = "127.0.0.1"

@@ -41,7 +41,7 @@ class V1Endpoints:
         answers = await call.ask(core, question)
         if answers.rejected:
             raise refusal_of(answers, "instances" if by_row else "inputs")
-        return json_response({"predictions": _by_row(answers)} if by_row else {"outputs": tensors_of(answers)})
+        return json_response({"predictions": _by_row(answers)} if by_row else {"outputs": _by_column(answers)})
 
     async def status(self, call: Call) -> Response:
         """Versions that answer."""
@@ -87,9 +87,11 @@ def _question(page: Mapping[str, Any], most: int, version: str | None, within_s:
         expected = "a list" if where == "instances" else "a list of rows, or an object of lists"
         raise BadRequest(f"{where}: expected {expected}", field=where)
     check_rows(len(given), most, where)
-    # a model of one number takes bare numbers, as TensorFlow's own do
-    bare = bool(given) and all(isinstance(row, int | float) for row in given)
-    rows = [[row] for row in given] if bare else given
+    rows = given
+    if given and all(isinstance(row, int | float) for row in given):  # a model of one number, as TensorFlow's own do
+        rows = [[row] for row in given]
+    elif given and all(isinstance(row, dict) and row.keys() == {"features"} for row in given):  # the input by its name
+        rows = [row["features"] for row in given]
     return asked(rows, _keys(page, len(given)), version, within_s, where="instances")
 
 
@@ -110,10 +112,19 @@ def _keys(page: Mapping[str, Any], rows: int) -> list[object] | None:
     return keys
 
 
-def _by_row(answers: Answers) -> list[dict[str, Any]]:
+def _by_column(answers: Answers) -> Any:  # noqa: ANN401 - JSON
+    """Each output by its name; of a model that has one output it alone, as the protocol has it."""
+    columns = tensors_of(answers)
+    return columns if len(columns) > 1 else next(iter(columns.values()))
+
+
+def _by_row(answers: Answers) -> list[Any]:
+    """The same for each row."""
     columns = {
         name: column.tolist() if column.dtype.kind in "US" else column for name, column in tensors_of(answers).items()
     }
+    if len(columns) == 1:
+        return list(next(iter(columns.values())))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -50,11 +50,24 @@ class Limits(Section):
         description="Open at the same time; a new one takes the place of one that waits for a request, else it may ask "
         "for a probe, and is answered with 503",
     )
-    receive_s: Seconds = Field(10.0, description="For a whole request to arrive; slower connections are cut")
+    receive_s: Seconds = Field(
+        10.0,
+        description="For a whole request to arrive, and for its client to read some more of the answer; slower "
+        "connections are cut",
+    )
     idle_s: Seconds = Field(
         60.0, description="How long a connection is kept for its next request, and a gRPC stream for its next message"
     )
     answer_s: Seconds = Field(10.0, description="From a request's arrival to 504")
+
+    @model_validator(mode="after")
+    def _one_body_has_room(self) -> Self:
+        if self.open_bytes < self.body_bytes:
+            raise ValueError(
+                f"open_bytes ({self.open_bytes}) is less than body_bytes ({self.body_bytes}): "
+                "the largest body would never have room"
+            )
+        return self
 
 
 class Access(WithSecrets):

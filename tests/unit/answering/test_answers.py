@@ -59,6 +59,24 @@ def test_rows_of_several_versions_are_put_where_they_were_asked():
         AnsweredBy("churn", "7", "stable", 4),
     ]
     assert answers.rejected == {3: refused(3)}
+    assert [answers.of_row(row)[0].tolist() for row in range(3)] == [[0.9, 0.1], [0.1, 0.7, 0.2], [0.2, 0.8]]
+    np.testing.assert_array_equal(answers.between(2, 4).probabilities, [[0.2, 0.8], [np.nan, np.nan]])
+    assert answers.between(0, 2).probabilities.shape == (2, 3)
+
+
+def test_rows_without_probabilities_have_none_of_their_own_beside_rows_that_have_them():
+    answers = answers_of(
+        [
+            reply([0], {"prediction": ["no"]}, CLASSES, confidence=np.array([0.9]),
+                  probabilities=np.array([[0.9, 0.1]])),
+            reply([1], {"prediction": ["yes"]}, CLASSES, part="fallback"),
+        ],
+        2,
+    )  # fmt: skip
+    assert answers.of_row(1) == (None, None)
+    alone = answers.between(1, 2)
+    assert (alone.probabilities, alone.confidence) == (None, None)
+    assert answers.between(0, 1).confidence.tolist() == [0.9]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rows as people write them become the columns that the stream would have decoded, or are refused by name."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -158,6 +159,16 @@ def test_an_array_of_another_shape_refuses_all_its_rows(events, shape):
     made = events.of_vectors(np.zeros(shape))
     assert set(made.refused) == {0, 1}
     assert all("allowed 6" in message for message in why(made).values())
+
+
+def test_rows_that_are_far_too_long_cost_no_memory_beside_their_own(events):
+    rows = np.zeros((4, 250_000), np.float32)
+    tracemalloc.start()
+    made = events.of_vectors(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(made.refused) == 4
+    assert peak < rows.nbytes / 4
 
 
 def test_numbers_too_large_for_the_field_reach_the_feature_step_as_infinite(events):

@@ -297,6 +297,12 @@ def test_each_code_is_named_for_what_to_do_next(code, kind):
     assert type(failure_of(code, "so", {})) is kind
 
 
+@pytest.mark.parametrize("side", ["CLIENT: Sent", "SERVER: Received", "CLIENT: Received"])
+def test_a_message_that_is_too_large_is_not_sent_again(side):
+    failed = failure_of(StatusCode.RESOURCE_EXHAUSTED, f"{side} message larger than max (5000000 vs. 4194304)", {})
+    assert type(failed) is BadRequest
+
+
 def test_a_servers_pushback_is_when_to_come_back():
     assert failure_of(StatusCode.RESOURCE_EXHAUSTED, "", {"grpc-retry-pushback-ms": "250"}).retry_after_s == 0.25
     assert failure_of(StatusCode.RESOURCE_EXHAUSTED, "", {"retry-after": "2"}).retry_after_s == 2.0

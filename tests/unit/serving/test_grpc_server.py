@@ -432,7 +432,13 @@ def test_a_stream_that_brings_nothing_for_long_is_ended():
     assert answer.prediction == 1
 
 
-def test_messages_that_hold_too_much_together_are_told_to_come_back():
+@pytest.mark.parametrize("method", ["Predict", "PredictStream"])
+def test_messages_that_hold_too_much_together_are_told_to_come_back(method):
+    def asked(world):
+        if method == "Predict":
+            return world.prediction.Predict(ROW)
+        return anext(aiter(world.prediction.PredictStream(iter([messages.StreamedPredictRequest(features=[7])]))))
+
     async def scenario():
         world = GrpcWorld(calls={"held": OpenBytes(4)}, max_wait_s=3600.0)
         async with world.up():
@@ -440,7 +446,7 @@ def test_messages_that_hold_too_much_together_are_told_to_come_back():
                 first = asyncio.ensure_future(world.prediction.Predict(ROW, timeout=5))
                 while not world.core._batcher.records:
                     await asyncio.sleep(0.005)
-                failure = await failure_of(world.prediction.Predict(ROW))
+                failure = await failure_of(asked(world))
             return failure, await first
 
     failure, first = run(scenario())

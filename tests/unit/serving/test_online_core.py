@@ -670,6 +670,16 @@ def test_vectors_that_a_version_on_trial_cannot_be_fed_from_are_refused_by_name(
     assert probabilities(run(world.core.ask(Question(vectors=[[8]])))) == [0.8]
 
 
+def test_vectors_of_a_wrong_width_that_share_a_batch_are_refused_each_for_its_own():
+    world = OnlineWorld(max_wait_s=0.05)
+
+    async def both():
+        wide = (np.zeros((rows, 1000), np.float32) for rows in (1, 2))
+        return await asyncio.gather(*(world.core.ask(Question(vectors=rows)) for rows in wide))
+
+    assert [sorted(answers.rejected) for answers in run(both())] == [[0], [0, 1]]
+
+
 def test_who_leaves_is_not_ready_and_answers_all_the_same():
     world = OnlineWorld()
     world.core.leave()

@@ -13,6 +13,7 @@ from small_pipeline import SICK, model_of, tenths
 from app.errors import ModelFailed
 from app.serving.rest import Routes
 from app.serving.rest_calls import RestPolicy
+from app.specs import ProbabilitiesOutput
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,21 @@ def test_the_key_decides_who_answers_and_the_version_can_be_named():
         assert world.post("/predict", {"features": [1], "version": "8"}).json()["model_version"] == "8"
         refused = world.post("/predict", {"features": [1], "version": "9"})
         assert (refused.status_code, refused.json()["detail"]) == (404, "version '9' is not answering; answering: 7, 8")
+
+
+def test_each_row_has_the_probabilities_of_its_own_version_and_no_others():
+    def three(tensors):
+        return {"P": np.concatenate([tenths(tensors)["P"] / 2, np.full((len(tensors["X"]), 1), 0.5)], axis=1)}
+
+    wider = model_of("8", three)
+    wider.outputs = (ProbabilitiesOutput(name="P", classes=(0, 1, 2), fields={"label": "class", "p": "confidence"}),)
+    with RestWorld(model_of("7"), wider, page=canary_page("7", "8", 50, 3)) as world:
+        keys = [str(number) for number in range(40)]
+        asked = {"instances": [{"features": [1], "key": key} for key in keys]}
+        rows = world.post("/predict/batch", asked).json()["predictions"]
+        assert {(row["model_version"], len(row["probabilities"])) for row in rows} == {("7", 2), ("8", 3)}
+        assert all(value is not None for row in rows for value in row["probabilities"])
+        assert {round(row["confidence"], 3) for row in rows} == {0.9, 0.5}
 
 
 def test_health_says_what_is_served_and_how_much_was_answered():

@@ -3,12 +3,14 @@
 import time
 
 import pytest
+import small_pipeline
 from made_pages import canary_page
 from rest_world import RestWorld
 from small_pipeline import model_of, tenths
 
+from app.avro.datum_writer import DatumWriter
 from app.serving.rest import Routes
-from app.specs import InputSpec, NumberFeature
+from app.specs import InputSpec, NumberFeature, ValueOutput
 
 V1, V2 = "/v1/models/churn", "/v2/models/churn"
 
@@ -26,7 +28,7 @@ def tensor(name, data, datatype="FP64", shape=None):
 
 
 def test_v1_answers_rows_by_row(server):
-    for instances in ([[1.0], [2.0]], [{"x": 1.0}, {"x": 2.0}], [1.0, 2.0]):
+    for instances in ([[1.0], [2.0]], [{"x": 1.0}, {"x": 2.0}], [1.0, 2.0], [{"features": [1.0]}, {"features": [2.0]}]):
         answer = server.post(f"{V1}:predict", {"instances": instances})
         assert answer.status_code == 200
         rows = answer.json()["predictions"]
@@ -39,6 +41,17 @@ def test_v1_answers_columns_by_column(server):
         outputs = server.post(f"{V1}:predict", {"inputs": inputs}).json()["outputs"]
         assert outputs["prediction"] == [0, 1]
         assert outputs["confidence"] == pytest.approx([0.9, 0.7])
+
+
+def test_v1_leaves_the_name_of_an_only_output_out(monkeypatch):
+    prediction = small_pipeline.schema("Prediction", ("id", "string"), ("p", "double"))
+    writer = DatumWriter(small_pipeline.FRAMING, small_pipeline.PREDICTION_HEADER, prediction)
+    monkeypatch.setattr(small_pipeline, "WRITER", writer)
+    values = model_of("7", lambda tensors: {"V": tensors["X"][:, 0] * 2})
+    values.outputs = (ValueOutput(name="V", fields={"p": "value"}),)
+    with RestWorld(values) as world:
+        assert world.post(f"{V1}:predict", {"instances": [[1.0], [2.5]]}).json() == {"predictions": [2.0, 5.0]}
+        assert world.post(f"{V1}:predict", {"inputs": {"x": [1.0, 2.5]}}).json() == {"outputs": [2.0, 5.0]}
 
 
 def test_v1_takes_a_version_and_keys(server):

@@ -20,11 +20,12 @@ from app.errors import BadSettings
 from app.serving.admission import OpenBytes
 from app.serving.rest import Routes
 from app.serving.rest_calls import RestPolicy
-from app.serving.rest_connections import Doors, connections_of
+from app.serving.rest_connections import Doors, Unread, connections_of
 from app.serving.rest_server import RestServer, ServerPolicy, ServerTls
 
 GOOD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{"features": [1]}'
 UPGRADE = b"GET /ws/predict HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+HANDSHAKE = UPGRADE + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 IMPATIENT = ServerPolicy(receive_s=0.5, idle_s=60)
 
 
@@ -112,8 +113,7 @@ def test_where_everybody_is_busy_a_new_one_may_ask_for_probes_only():
             raw.sendall(GOOD)
         assert asked.wait(20)
         assert answer_to(world, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-        upgrade = UPGRADE + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        for sent in (GOOD, upgrade):
+        for sent in (GOOD, HANDSHAKE):
             refused = answer_to(world, sent)
             assert refused.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 1" in refused
@@ -211,6 +211,73 @@ def test_slow_ones_take_nothing_from_the_others(impatient):
             raw = open_ones.enter_context(connected(impatient))
             raw.sendall(GOOD[:40])
         assert impatient.post("/predict", {"features": [1]}).status_code == 200
+
+
+def narrow(world):
+    """Connected, with hardly any room for what it does not read."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.settimeout(20)
+    raw.connect(("127.0.0.1", world.port))
+    return raw
+
+
+def test_a_client_that_does_not_read_is_cut_and_gives_its_place_back():
+    rows = b'{"instances":[' + b",".join([b"[1]"] * 10_000) + b"]}"
+    request = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(rows) + rows
+    with RestWorld(server=ServerPolicy(receive_s=0.5, connections=1)) as world, narrow(world) as raw:
+        raw.sendall(request * 5)  # behind each other, so that none of them leaves the connection waiting for a request
+        until, status = time.monotonic() + 20, 0
+        while status != 200:
+            assert time.monotonic() < until
+            answer = httpx2.post(f"{world.url}/predict/batch", content=rows, trust_env=False)
+            status = answer.status_code
+        received = 0
+        with suppress(ConnectionResetError):
+            while more := raw.recv(65536):
+                received += len(more)
+        assert received < 4 * len(answer.content), "what the system had taken, and nothing after it"
+
+
+def test_a_stream_whose_client_does_not_read_is_cut():
+    payload = b'{"features": [1]}'
+    frame = bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload  # masked with zeros
+    with RestWorld(server=IMPATIENT) as world, narrow(world) as raw:
+        raw.sendall(HANDSHAKE)
+        with pytest.raises(ConnectionError):
+            raw.sendall(frame * 1_000_000)
+        assert world.post("/predict", {"features": [1]}).status_code == 200
+
+
+class Transport:
+    """What of it `Unread` asks for. left: in its buffer, at each look."""
+
+    def __init__(self, *left):
+        self._left, self.aborted = list(left), False
+
+    def get_write_buffer_size(self):
+        return self._left.pop(0) if len(self._left) > 1 else self._left[0]
+
+    def abort(self):
+        self.aborted = True
+
+
+@pytest.mark.parametrize(
+    ("left", "cut"), [((9, 8, 7, 6, 0), False), ((9, 8, 8), True), ((9, 9), True), ((9, 10), True)]
+)
+def test_who_reads_something_within_the_time_is_not_cut(left, cut):
+    async def scenario():
+        transport = Transport(*left)
+        unread = Unread(transport, 0.01)
+        unread.begins()
+        for _ in range(500):
+            if transport.aborted or transport.get_write_buffer_size() == 0:
+                break
+            await asyncio.sleep(0.01)
+        unread.ends()
+        return transport.aborted
+
+    assert asyncio.run(scenario()) is cut
 
 
 def test_a_head_that_never_ends_is_cut(impatient):

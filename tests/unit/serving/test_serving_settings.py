@@ -20,6 +20,7 @@ from app.serving.settings import Serving
         ({"cors_origins": ["shop.example"]}, "cors_origins.0"),
         ({"predict_route": "predict"}, "predict_route"),
         ({"limits": {"body_bytes": 0}}, "limits.body_bytes"),
+        ({"limits": {"body_bytes": 2000, "open_bytes": 1999}}, "open_bytes (1999) is less than body_bytes (2000)"),
         ({"limits": {"answer_s": float("nan")}}, "limits.answer_s"),
         ({"port": 65536}, "port"),
         ({"hosts": "x"}, "hosts"),
