@@ -150,11 +150,12 @@ BOARD = Board(
             ),
             listing(
                 "Firing alerts",
-                "Each has a page in the runbooks.",
+                "Each leads to its page in the runbooks.",
                 Query(f"count by (severity, alertname, pipeline, group, instance) ({FIRING})"),
                 columns=("severity", "alertname", "pipeline", "group", "instance"),
                 value="alerts",
                 widest={"alertname": 230},
+                runbook_of="alertname",
                 width=8,
             ),
         ),

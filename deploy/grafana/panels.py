@@ -217,13 +217,15 @@ def listing(
     columns: Sequence[str],
     value: str,
     widest: Mapping[str, int] | None = None,
+    runbook_of: str | None = None,
     unit: str = "short",
     width: int = 12,
     runbook: str | None = None,
 ) -> Built:
     """A table of what is now. columns: the labels shown, in this order, and then the value under its own name.
 
-    widest: pixels of columns that need more than their share.
+    widest: pixels of columns that need more than their share. runbook_of: the column each of whose values is the name
+    of a page of the runbooks, and leads there.
     """
     order = {name: position for position, name in enumerate((*columns, "Value"))}
     shown = {
@@ -240,6 +242,9 @@ def listing(
     )
     for name, pixels in (widest or {}).items():
         panel.override_by_name(name, [DynamicConfigValue(id_val="custom.width", value=pixels)])
+    if runbook_of:
+        page = {"title": "Runbook", "url": f"{RUNBOOKS}/${{__value.raw}}.md", "targetBlank": True}
+        panel.override_by_name(runbook_of, [DynamicConfigValue(id_val="links", value=[page])])
     return _dressed(panel, title, meaning, (query,), width, 8, runbook, asked=_asked_for_rows)
 
 

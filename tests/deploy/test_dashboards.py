@@ -135,6 +135,20 @@ def test_a_panels_runbook_is_there(uid, panel):
         assert (ROOT / "docs/runbooks" / page).is_file(), page
 
 
+def test_a_firing_alert_leads_to_its_page():
+    (panel,) = [panel for _, panel in PANELS if panel["title"] == "Firing alerts"]
+    links = [
+        link["url"]
+        for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"] == {"id": "byName", "options": "alertname"}
+        for given in override["properties"]
+        if given["id"] == "links"
+        for link in given["value"]
+    ]
+
+    assert links == ["/public/runbooks/${__value.raw}.md"]  # test_alerts has that each alert has a page
+
+
 def test_no_metric_is_without_a_place():
     shown = families({name for board in BOARDS.values() for expr in queries(board) for name in metrics_in(expr)})
 
