@@ -1,4 +1,4 @@
-"""A scoring job that is killed with SIGKILL, again and again: it goes on, and no row is lost or twice."""
+"""A scoring job that is killed with SIGKILL again and again, or that two processes do: no row is lost or twice."""
 
 import signal
 import subprocess
@@ -46,6 +46,14 @@ def parts(folder):
     return len(list(folder.glob("part-*")))
 
 
+def assert_each_row_is_there_once(out):
+    answered = pa.parquet.read_table(out)["customer_id"].to_pylist()
+    rejected = pa.parquet.read_table(out / "_rejected")["customer_id"].to_pylist()
+    assert rejected == [f"cust-{number:08d}" for number in range(0, ROWS, BAD)]
+    assert answered == [f"cust-{number:08d}" for number in range(ROWS) if number % BAD]
+    assert not (out / "_tmp").exists()
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_killed_job_goes_on_and_every_row_is_there_once(kind, rows, models, tmp_path):
     out, ended = tmp_path / "out", []
@@ -57,8 +65,12 @@ def test_a_killed_job_goes_on_and_every_row_is_there_once(kind, rows, models, tm
         ended.append(process.returncode)
     assert ended[0] == -signal.SIGKILL
     assert set(ended) == {-signal.SIGKILL, 0}
-    answered = pa.parquet.read_table(out)["customer_id"].to_pylist()
-    rejected = pa.parquet.read_table(out / "_rejected")["customer_id"].to_pylist()
-    assert rejected == [f"cust-{number:08d}" for number in range(0, ROWS, BAD)]
-    assert answered == [f"cust-{number:08d}" for number in range(ROWS) if number % BAD]
-    assert not (out / "_tmp").exists()
+    assert_each_row_is_there_once(out)
+
+
+def test_two_processes_at_one_job_end_well_and_every_row_is_there_once(rows, models, tmp_path):
+    out = tmp_path / "out"
+    with start(rows / "parquet", out, models) as first, start(rows / "parquet", out, models) as second:
+        pass
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert_each_row_is_there_once(out)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import obstore
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pyarrow.parquet
 import pytest
 import structlog
 from typer.testing import CliRunner
+from worker_process import clean_environment
 
 from app.__main__ import cli
 from app.errors import BadSettings, StorageUnavailable
@@ -57,9 +60,14 @@ def put(bucket, path, table):
     obstore.put(bucket, path, sink.getvalue().to_pybytes())
 
 
-def score(models, source, target, *more):
+def order(models, source, target, chunk_rows=1_000):
+    """The words of the command."""
     command = ["score", source, target, "--model", "churn", "--store", str(models), "--key", "customer_id", "--json"]
-    done = CliRunner().invoke(cli, [*command, "--chunk-rows", "1000", *more], catch_exceptions=False)
+    return [*command, "--chunk-rows", str(chunk_rows)]
+
+
+def score(models, source, target):
+    done = CliRunner().invoke(cli, order(models, source, target), catch_exceptions=False)
     return json.loads(done.stdout)
 
 
@@ -91,6 +99,18 @@ def test_a_job_that_lost_its_end_goes_on_with_what_is_missing(bucket, customers,
     assert score(models, "s3://data/again/a.parquet", "s3://data/answers/two")["answered"] == ROWS
     assert obstore.head(bucket, "answers/two/part-00000-00000.parquet")["e_tag"] == kept
     ids = answers(bucket, "answers/two")["customer_id"].to_pylist()
+    assert ids == [f"cust-{number:08d}" for number in range(ROWS)]
+
+
+def test_two_processes_at_one_job_end_well_and_every_row_is_there_once(bucket, server, customers, models):
+    put(bucket, "shared/a.parquet", customers)
+    words = order(models, "s3://data/shared", "s3://data/answers/four", chunk_rows=100)
+    command, environment = [sys.executable, "-m", "app", *words], clean_environment(**server.environment)
+    jobs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    printed = [job.communicate()[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert [json.loads(said)["answered"] for said in printed] == [ROWS, ROWS]
+    ids = answers(bucket, "answers/four")["customer_id"].to_pylist()
     assert ids == [f"cust-{number:08d}" for number in range(ROWS)]
 
 

@@ -18,7 +18,7 @@ ODD = "tests.integration.odd_shadow"
 EVENTS, RATE = 1_500, 750
 ROWS = "inference_shadow_rows_total"
 LATENCY = "inference_end_to_end_latency_seconds_bucket"
-ROUNDS, MOST_ROUNDS = 3, 8  # the latter where the machine is busy
+ROUNDS, MOST_ROUNDS = 2, 8  # the latter where the machine is busy
 # The bound on what a shadow may cost: 99 % of the records are finished, in the best round beside it, no later than in
 # the worst round without it, which is the noise of this sitting; or, where there was none, at most so much later than
 # in the best. The faults of the shadow come in each round. The histogram's buckets are up to a factor of 2.5 apart.
