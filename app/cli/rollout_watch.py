@@ -27,7 +27,7 @@ def watch(
         str | None, typer.Option(help="A Prometheus server that has the metrics of all workers.", metavar="URL")
     ] = None,
     prometheus_match: Annotated[
-        str, typer.Option(help="More label matchers for it.", metavar="'job=\"inference\"'")
+        str, typer.Option(help="More label matchers for it.", metavar="'job=~\"worker|server|monitor\"'")
     ] = "",
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.", metavar="S")] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Decide once: two looks at most.")] = False,

@@ -58,7 +58,10 @@ class MonitorSettings(_Section):
     most_waiting_keys: Annotated[int, Field(ge=1_000, le=100_000_000)] = Field(
         200_000, description="Keys that wait for an outcome, per partition; 2 kB of memory each. Then the oldest go"
     )
-    outcomes: dict[str, OutcomeSettings] = Field(default_factory=dict, description="By pipeline")
+    outcomes: dict[str, OutcomeSettings] = Field(
+        default_factory=dict,
+        description="By pipeline: `{topic: …, record: ChurnOutcome, label: churned, event_time: event_time}`",
+    )
     publish_topic: Topic = Field("inference.monitor", description="Compacted; a record for each version")
     publish_s: Annotated[float, Field(ge=0.1, le=600, allow_inf_nan=False)] = Field(
         5.0, description="How often figures are made anew, in metrics and in publish_topic"

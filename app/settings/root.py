@@ -52,7 +52,9 @@ class Worker(Section):
         134_217_728,
         description="Of each process: for its clients' queues and our buffers together, shared by the pipelines",
     )
-    drain_timeout_s: Seconds = Field(20.0, description="From SIGTERM to exit 3; keep it below the pod's grace period")
+    drain_timeout_s: Seconds = Field(
+        20.0, description="From SIGTERM to exit 3; keep it 10 s below the pod's grace period"
+    )
 
 
 class Delivery(Section):
