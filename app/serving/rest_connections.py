@@ -81,7 +81,8 @@ class Doors:
 class Unread:
     """Cuts a connection whose client takes nothing of what is sent to it for `within_s`.
 
-    By progress, not by the whole time: who reads slowly may have a large answer.
+    By progress, not by the whole time: who reads slowly may have a large answer. What the system took counts as taken;
+    over TLS so does what went into it.
     """
 
     def __init__(self, transport: asyncio.WriteTransport, within_s: float) -> None:
@@ -172,6 +173,8 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
             super().on_response_complete()
             if self.timeout_keep_alive_task is not None and self._deadline is None:
                 doors.waits(self.transport)
+            elif self.transport.is_closing() and self._deadline is None and not self.flow.write_paused:
+                self._expect(doors.receive_s)  # for the client to take what is left, too little to be told of
 
         def handle_websocket_upgrade(self) -> None:
             """Only of what can be one; the client has what is left of its time for the handshake."""
@@ -186,6 +189,8 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
             elif doors.ending or self.transport in doors.beyond:
                 self.transport.write(_full_response())
                 self.transport.close()
+            elif self.flow.write_paused:  # answers before it are not read; the next protocol would not be told of that
+                self.transport.abort()
             else:
                 super().handle_websocket_upgrade()
 
@@ -229,6 +234,10 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
         def resume_writing(self) -> None:
             self._unread.ends()
             super().resume_writing()
+
+        def keepalive_timeout(self) -> None:
+            super().keepalive_timeout()  # says so, and waits until that is taken
+            self._deadline = self.loop.call_later(doors.receive_s, self.transport.abort)
 
         def _late(self) -> None:
             if not self.handshake_complete:

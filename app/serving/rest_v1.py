@@ -90,9 +90,14 @@ def _question(page: Mapping[str, Any], most: int, version: str | None, within_s:
     rows = given
     if given and all(isinstance(row, int | float) for row in given):  # a model of one number, as TensorFlow's own do
         rows = [[row] for row in given]
-    elif given and all(isinstance(row, dict) and row.keys() == {"features"} for row in given):  # the input by its name
+    elif given and all(map(_has_input_alone, given)):
         rows = [row["features"] for row in given]
     return asked(rows, _keys(page, len(given)), version, within_s, where="instances")
+
+
+def _has_input_alone(row: object) -> bool:
+    """Whether it is the numbers of a row by the name of the input; a number by that name would be a field's."""
+    return isinstance(row, dict) and row.keys() == {"features"} and isinstance(row["features"], list)
 
 
 def _columns(given: Mapping[str, Any], most: int) -> Mapping[str, list[object]]:

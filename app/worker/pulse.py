@@ -46,8 +46,11 @@ class PulseMeter:
             self._undone_ms.pop(source, None)
 
     def undone(self) -> None:
-        """What is taken is about to be dropped, and will be read again."""
-        self._undone_ms |= self._unfinished()[1]
+        """What is taken is about to be dropped, and will be read again, unless it is committed after all."""
+        first, oldest_ms = self._unfinished()
+        self._undone_ms |= oldest_ms
+        for source in first:
+            self._starts.pop(source, None)  # asked anew: after a rewind there is no position until something is read
 
     def due(self) -> bool:
         """Whether it is time for a beat."""

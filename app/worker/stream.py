@@ -296,10 +296,11 @@ class StreamWorker:
         if self._in_doubt is None:
             return
         outcomes, offsets = self._in_doubt
-        committed = self._source.committed(offsets.keys() & self._source.owned)
+        ours = {source: offset for source, offset in offsets.items() if source in self._source.owned}
+        committed = self._source.committed(ours.keys())
         self._in_doubt = None
-        if any(offset >= offsets[source] for source, offset in committed.items()):
-            for note in self._source.notes(committed.keys()):
+        if ours and committed == ours:  # neither before nor past it, where somebody else would have brought the group
+            for note in self._source.notes(ours.keys()):
                 self._flood.remember(note)
             self._counted(Committed(outcomes, self._clock.now_ms()))
 
@@ -484,12 +485,12 @@ class StreamWorker:
             return True
         if self._clock.monotonic() >= self._drain_until:
             raise DrainDeadline(
-                f"{self._unfinished()} records were still in work {self._policy.drain_timeout_s:g} s after the stop; "
-                "they are not committed and will be read again"
+                f"{self._records_taken()} records were still in work {self._policy.drain_timeout_s:g} s after the "
+                "stop; they are not committed and will be read again"
             )
         return False
 
-    def _unfinished(self) -> int:
+    def _records_taken(self) -> int:
         """Records taken and not committed."""
         held = sum(len(held.batch) for held in (self._next, self._asked, self._done) if held is not None)
         return len(self._batcher) + held + sum(outcomes.records for outcomes in self._unsettled)
@@ -499,6 +500,8 @@ class StreamWorker:
         try:
             if self._undone_in_drain and not self._sink.recovered():
                 raise DrainDeadline("what was under way could not be committed; its records will be read again")
+            with suppress(TransientError):
+                self._settle_doubt()
             committed = self._sink.settle_now(self._tracker.committable(), self._flood.note(), left_s)
         except TransientError as exc:
             raise DrainDeadline(f"the last offsets could not be committed: {exc}") from exc

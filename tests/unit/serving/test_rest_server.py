@@ -240,12 +240,12 @@ def test_a_client_that_does_not_read_is_cut_and_gives_its_place_back():
 
 
 def test_a_stream_whose_client_does_not_read_is_cut():
-    payload = b'{"features": [1]}'
-    frame = bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload  # masked with zeros
+    payload = b'{"id": "%s", "features": [1]}' % (b"x" * 50_000)  # which comes back with the answer
+    frame = bytes([0x81, 0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload  # masked with zeros
     with RestWorld(server=IMPATIENT) as world, narrow(world) as raw:
         raw.sendall(HANDSHAKE)
         with pytest.raises(ConnectionError):
-            raw.sendall(frame * 1_000_000)
+            raw.sendall(frame * 2_000)
         assert world.post("/predict", {"features": [1]}).status_code == 200
 
 

@@ -93,6 +93,32 @@ def test_what_is_counted_is_what_is_committed_whatever_was_heard_of_it(rig, unhe
     assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 10
 
 
+def test_an_offset_past_what_was_in_doubt_is_another_members_and_not_counted(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.sink.vanishing = 1
+    while rig.sink.vanishing:
+        rig.turn()
+    rig.broker.append(0, 4)
+    rig.broker.committed[rig.broker.sources[0]] = 6  # before we hear that the partition is not ours any more
+    rig.turn(50)
+
+    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 2
+
+
+def test_a_commit_unheard_while_draining_is_counted_before_the_end(rig):
+    rig.change("assigned", 0)
+    rig.broker.append(0, 3)
+    rig.turn()
+    rig.sink.unheard = 1
+    rig.worker.stop()
+    rig.worker.run()
+
+    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 3
+
+
 def test_what_another_member_may_have_committed_is_not_counted(rig):
     rig.change("assigned", 0)
     rig.broker.append(0, 3)
