@@ -13,6 +13,8 @@ from loadgen.errors import BadOption, BrokerFailed
 
 ADMIN_TIMEOUT_S = 15.0
 ASK_AGAIN_S = 0.2
+# Of one question for offsets: the client may wait all its time for a leader that it missed, and is told by the next.
+OFFSETS_TIMEOUT_S = 3.0
 
 # The client would print a line for each attempt to connect, 20 a second; what matters is in our own messages.
 QUIET = {"log_level": 2}
@@ -129,18 +131,19 @@ class Topics:
         return self._offsets(topic, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def _offsets(self, topic: str, which: OffsetSpec) -> dict[int, int]:
-        asked = {TopicPartition(topic, partition): which for partition in self.partitions(topic)}
         until = time.monotonic() + ADMIN_TIMEOUT_S
         while True:
+            # each time, because with the partitions the client hears of their leaders
+            asked = {TopicPartition(topic, partition): which for partition in self.partitions(topic)}
             try:
                 return self._answered(asked)
             except KafkaException as error:
-                if error.args[0].code() not in LEADER_MOVES or time.monotonic() > until:
+                if error.args[0].code() not in LEADER_MOVES | PASSING or time.monotonic() > until:
                     raise BrokerFailed(f"{topic}: {error.args[0].str()}{self._errors.suffix()}") from error
             except TimeoutError as error:
                 raise BrokerFailed(f"{topic}: no offsets{self._errors.suffix()}") from error
             time.sleep(ASK_AGAIN_S)
 
     def _answered(self, asked: dict[TopicPartition, OffsetSpec]) -> dict[int, int]:
-        futures = self._admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+        futures = self._admin.list_offsets(asked, request_timeout=OFFSETS_TIMEOUT_S)
         return {place.partition: future.result(timeout=ADMIN_TIMEOUT_S).offset for place, future in futures.items()}
