@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from app.clock import Clock
 
 CALL_MARGIN_S = 8.0  # what a call may take beyond the timeout it was given, before the watchdog acts
+SEEN_S = 1.0  # and how long it is seen overdue: a process that was frozen has not had the time that has passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,12 @@ class OverdueCall:
 
 
 class Watchdog:
-    """One per stream thread. The attribute is replaced as a whole, so no lock is needed."""
+    """One per stream thread. The attributes are replaced as a whole, so no lock is needed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._call: tuple[str, float, float] | None = None
+        self._seen: tuple[object, float] | None = None  # the call that was overdue when last asked, since when
 
     @contextmanager
     def expecting(self, name: str, within_s: float) -> Iterator[None]:
@@ -42,8 +44,12 @@ class Watchdog:
             self._call = outer
 
     def overdue(self) -> OverdueCall | None:
-        """The call that outlived its deadline, if there is one. Any thread may ask."""
-        call = self._call
-        if call is None or self._clock.monotonic() < call[2]:
+        """The call that outlived its deadline, and did so SEEN_S ago too, if there is one. Any thread may ask."""
+        call, seen, now = self._call, self._seen, self._clock.monotonic()
+        if call is None or now < call[2]:
+            self._seen = None
             return None
-        return OverdueCall(call[0], self._clock.monotonic() - call[1])
+        if seen is None or seen[0] is not call:
+            self._seen = call, now
+            return None
+        return OverdueCall(call[0], now - call[1]) if now - seen[1] >= SEEN_S else None
