@@ -114,23 +114,14 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
     Within their `receive_s` a request or a handshake arrives, and a client takes some more of its answers.
     """
 
-    class Requests(HttpToolsProtocol):
-        """Cuts a connection whose request takes too long to arrive, has a head that never ends, or is not read from."""
-
-        _deadline: asyncio.TimerHandle | None = None
-        _arriving = False
-        _head_bytes = 0
+    class Watched(asyncio.Protocol):
+        """What both have in common: a client that does not read is cut."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._unread = Unread(transport, doors.receive_s)
-            if not doors.enter(transport):
-                self.app = _only_probes(self.app, doors.probes)
-            self._expect(min(LAST_S, doors.receive_s) if doors.ending else doors.receive_s)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            doors.leave(self.transport)
-            self._expect_nothing()
             self._unread.ends()
             super().connection_lost(exc)
 
@@ -141,6 +132,24 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
         def resume_writing(self) -> None:
             self._unread.ends()
             super().resume_writing()
+
+    class Requests(Watched, HttpToolsProtocol):
+        """Cuts a connection whose request takes too long to arrive, has a head that never ends, or is not read from."""
+
+        _deadline: asyncio.TimerHandle | None = None
+        _arriving = False
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if not doors.enter(transport):
+                self.app = _only_probes(self.app, doors.probes)
+            self._expect(min(LAST_S, doors.receive_s) if doors.ending else doors.receive_s)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            doors.leave(self.transport)
+            self._expect_nothing()
+            super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             doors.sent(self.transport)
@@ -210,30 +219,20 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
                 self._deadline.cancel()
                 self._deadline = None
 
-    class Streams(WebSocketsSansIOProtocol):
+    class Streams(Watched, WebSocketsSansIOProtocol):
         """Cuts a connection whose handshake does not come to its end, or whose client does not read."""
 
         _deadline: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._unread = Unread(transport, doors.receive_s)
             self._deadline = self.loop.call_later(doors.receive_s, self._late)
 
         def connection_lost(self, exc: Exception | None) -> None:
             doors.leave(self.transport)
             if self._deadline is not None:
                 self._deadline.cancel()
-            self._unread.ends()
             super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            self._unread.begins()
-            super().pause_writing()
-
-        def resume_writing(self) -> None:
-            self._unread.ends()
-            super().resume_writing()
 
         def keepalive_timeout(self) -> None:
             super().keepalive_timeout()  # says so, and waits until that is taken

@@ -1,13 +1,22 @@
 """Which call outlived its deadline, also after the whole process stood still."""
 
+import pytest
 from fakes import ManualClock
 
 from app.kafka.watchdog import SEEN_S, Watchdog
 
 
-def test_a_call_is_overdue_once_it_was_seen_so_for_a_while():
-    clock = ManualClock()
-    watchdog = Watchdog(clock)
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def watchdog(clock):
+    return Watchdog(clock)
+
+
+def test_a_call_is_overdue_once_it_was_seen_so_for_a_while(clock, watchdog):
     with watchdog.expecting("close", 5.0):
         clock.advance(4.9)
         assert watchdog.overdue() is None
@@ -19,9 +28,7 @@ def test_a_call_is_overdue_once_it_was_seen_so_for_a_while():
     assert watchdog.overdue() is None
 
 
-def test_a_call_that_returns_after_the_process_was_frozen_is_not():
-    clock = ManualClock()
-    watchdog = Watchdog(clock)
+def test_a_call_that_returns_after_the_process_was_frozen_is_not(clock, watchdog):
     with watchdog.expecting("close", 5.0):
         clock.advance(60)
         assert watchdog.overdue() is None

@@ -22,6 +22,12 @@ def rig():
     return Rig(ManualClock())
 
 
+def records_counted(rig):
+    """Those that are said to be committed."""
+    committed = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
+    return sum(outcomes.records for fact in committed for outcomes in fact.outcomes)
+
+
 def test_every_record_gets_one_outcome_in_order(rig):
     rig.change("assigned", 0, 1)
     rig.broker.append(0, 10)
@@ -89,8 +95,7 @@ def test_what_is_counted_is_what_is_committed_whatever_was_heard_of_it(rig, unhe
     rig.settle()
     rig.turn(5)
 
-    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
-    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 10
+    assert records_counted(rig) == 10
 
 
 def test_an_offset_past_what_was_in_doubt_is_another_members_and_not_counted(rig):
@@ -103,8 +108,7 @@ def test_an_offset_past_what_was_in_doubt_is_another_members_and_not_counted(rig
     rig.broker.committed[rig.broker.sources[0]] = 6  # before we hear that the partition is not ours any more
     rig.turn(50)
 
-    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
-    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 2
+    assert records_counted(rig) == 2
 
 
 def test_a_commit_unheard_while_draining_is_counted_before_the_end(rig):
@@ -115,8 +119,7 @@ def test_a_commit_unheard_while_draining_is_counted_before_the_end(rig):
     rig.worker.stop()
     rig.worker.run()
 
-    counted = [fact for fact in rig.observer.facts if isinstance(fact, Committed)]
-    assert sum(outcomes.records for fact in counted for outcomes in fact.outcomes) == 3
+    assert records_counted(rig) == 3
 
 
 def test_what_another_member_may_have_committed_is_not_counted(rig):
