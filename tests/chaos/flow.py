@@ -66,6 +66,9 @@ class Feeder:
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
         self._thread.start()
 
+    def __str__(self):
+        return f"{self.sent} events sent, {'at an end' if self.done else 'going on'}, failure: {self._failure!r}"
+
     @property
     def done(self):
         """Whether it sent all it was meant to, or failed."""
@@ -151,10 +154,16 @@ class Flow:
         """As the worker in this slot makes it."""
         return f"{self.group_id}-{self.settings(slot)['worker']['instance_id']}-0"
 
+    @contextlib.contextmanager
     def worker(self, slot="a", failpoints="", when=None):
         """A worker for the length of a block; failpoints, when: as failing_worker takes them."""
         environment = {"FAILPOINTS": failpoints, **({"FAILPOINTS_WHEN": str(when)} if when else {})}
-        return running_worker(self.settings(slot), self.folder / slot, module=FAILING, **environment)
+        with running_worker(self.settings(slot), self.folder / slot, module=FAILING, **environment) as worker:
+            try:
+                yield worker
+            except BaseException as exc:
+                exc.add_note(f"{self}: {self.feeder}, {self.witness.count} outcomes seen")
+                raise
 
     def kept(self, slot="a"):
         """A worker for the length of a block, started again whenever it ends."""

@@ -64,6 +64,14 @@ class Samples:
             sample.value for sample in self._samples if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    def lines(self):
+        """As text, but for zeros and histograms."""
+        return [
+            f"{sample.name}{sample.labels or ''} {sample.value:g}"
+            for sample in self._samples
+            if sample.value and not sample.name.endswith(("_bucket", "_sum", "_created", "_info"))
+        ]
+
     def records(self, outcome=None, **labels):
         """Finished input records."""
         more = {"outcome": outcome} if outcome else {}
@@ -177,6 +185,12 @@ class WorkerProcess:
         """Returns the exit status once it has ended."""
         return self._process.wait(WAIT_S)
 
+    def state(self):
+        """What it counts and gauges, but for zeros and histograms, as far as it still answers."""
+        with contextlib.suppress(OSError, AssertionError):
+            return "\n  ".join(["state:", *self.metrics().lines()])
+        return "state: no answer"
+
     def tail(self):
         """The end of the log."""
         lines = self.log.splitlines()[-LOG_TAIL_LINES:]
@@ -191,6 +205,8 @@ def running_worker(settings, folder, **environment):
         yield worker
     except BaseException as exc:
         exc.add_note(worker.tail())
+        if worker.lives:
+            exc.add_note(worker.state())
         raise
     finally:
         worker.kill()
