@@ -18,8 +18,8 @@ Answer = TypeVar("Answer")
 
 QUICK_S = 0.001  # longer than this and the model is asked on the thread
 # How many batches are one question, see `together`.
-MOST_TOGETHER = 4
-MOST_ROWS = 2048  # beyond that a question outgrows the processor's caches, and nothing is gained
+MOST_TOGETHER = 16
+MOST_ROWS = 8192  # beyond that little is gained, and a worker's memory at its peak grows
 TOGETHER_S = 0.01  # what the model may take for them: a tenth of a commit interval
 
 

@@ -2,21 +2,34 @@
 
 A worker's threads allocate in turns what other threads free, the client library's most of all. glibc gives each of
 them an arena of its own and keeps what is freed there, and Arrow's own pool keeps some as well. Two arenas for all of
-them keep less, at the same CPU time (docs/BENCHMARKS.md).
+them keep less, at the same CPU time (docs/BENCHMARKS.md). Of an arena glibc by itself gives back only what is free at
+its end; what is free in its midst goes back when it is told to (malloc_trim(3)).
 """
 
 import ctypes
 import os
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _M_ARENA_MAX = -8  # glibc's malloc.h
 _ARENAS = 2
 _ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # read by Arrow when it allocates first
+_GIVE_BACK_EVERY_S = 30.0  # between two it can take some milliseconds of whoever allocates
 
 
 def keep_little() -> None:
-    """Before Arrow is imported and threads are started. What the environment says of either stands."""
+    """Before Arrow is imported and threads are started. What the environment says of arenas and the pool stands."""
     os.environ.setdefault(_ARROW_POOL, "system")
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    with suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        if "MALLOC_ARENA_MAX" not in os.environ:
+            libc.mallopt(_M_ARENA_MAX, _ARENAS)
+        threading.Thread(target=_give_back, args=(libc.malloc_trim,), name="give-back", daemon=True).start()
+
+
+def _give_back(trim: Callable[[int], object]) -> None:
+    while True:
+        time.sleep(_GIVE_BACK_EVERY_S)
+        trim(0)

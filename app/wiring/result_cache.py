@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
+from app.answering.scoring import MOST_TOGETHER
 from app.clock import Clock
 from app.errors import BadSettings
 from app.models.cache import CachedModel, CachePolicy, Sharing
@@ -13,6 +14,13 @@ from app.observe.worker_metrics import Metrics
 from app.ports import Model
 from app.settings.models import ModelCache
 from app.settings.root import Settings
+
+MOST_TOGETHER_SHARED = 4  # 2,048 rows: more could not be looked up within a budget of 3 ms, which each look-up has
+
+
+def most_together(cache: ModelCache) -> int:
+    """How many batches may be one question: each question is one look-up, in a Redis if there is one."""
+    return MOST_TOGETHER_SHARED if cache.enabled and cache.redis_url else MOST_TOGETHER
 
 
 def caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:

@@ -293,7 +293,7 @@ def test_the_message_names_the_field_and_what_is_allowed(node, body, message):
 
 
 @READERS
-@given(rows=st.lists(st.sampled_from([None, *range(0, len(MALFORMED), 3)]), max_size=3 * PIECE_ROWS))
+@given(rows=st.lists(st.sampled_from([None, *range(0, len(MALFORMED), 3)]), max_size=3 * PIECE_ROWS[-1]))
 def test_any_mixture_of_good_and_malformed_is_told_apart(reader_of, rows):
     header, good = header_of(EVERYTHING), framed(EVERYTHING, GOOD)
     values = [good if row is None else header + MALFORMED[row][0] for row in rows]
@@ -301,6 +301,16 @@ def test_any_mixture_of_good_and_malformed_is_told_apart(reader_of, rows):
     assert reasons(decoded) == {at: MALFORMED[row][1].value for at, row in enumerate(rows) if row is not None}
     assert decoded.rows.tolist() == [at for at, row in enumerate(rows) if row is None]
     assert rows_of(decoded.table) == [GOOD] * len(decoded.rows)
+
+
+@READERS
+@pytest.mark.parametrize("bad", [[0], [PIECE_ROWS[0] - 1, PIECE_ROWS[0]], [7, 1_000, 1_001, 1_599]])
+def test_bad_data_are_found_among_many(reader_of, bad):
+    header, good = header_of(EVERYTHING), framed(EVERYTHING, GOOD)
+    values = [header + MALFORMED[0][0] if row in bad else good for row in range(1_600)]
+    decoded = reader_of(EVERYTHING).read(values)
+    assert reasons(decoded) == dict.fromkeys(bad, MALFORMED[0][1].value)
+    assert decoded.rows.tolist() == [row for row in range(1_600) if row not in bad]
 
 
 ODD = event(

@@ -30,6 +30,25 @@ with tempfile.NamedTemporaryFile("r") as told:
     libc.fclose(page)
     print(told.read().count("<heap nr="))
 """
+# Small pieces, then some of them again for good: glibc finds nothing free at the end of what they lay in.
+FREED = """
+import ctypes, psutil, time
+allocator._GIVE_BACK_EVERY_S = 0.1
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+pieces = [libc.malloc(5000) for _ in range(20_000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 5000)
+for piece in pieces[:-1]:
+    libc.free(piece)
+allocator.keep_little()
+mine = psutil.Process()
+held = mine.memory_info().rss
+until = time.monotonic() + 20
+while mine.memory_info().rss > held - 80_000_000 and time.monotonic() < until:
+    time.sleep(0.05)
+print(held - mine.memory_info().rss)
+"""
 
 
 def printed(code, *, kept=True, **environment):
@@ -54,3 +73,8 @@ def test_many_threads_share_two_arenas():
     assert int(printed(ARENAS, kept=False)) > 2
     assert int(printed(ARENAS)) == 2
     assert int(printed(ARENAS, MALLOC_ARENA_MAX="4")) > 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other ways")
+def test_what_is_free_between_what_is_not_goes_back_to_the_system():
+    assert int(printed(f"from app.cli import allocator\n{FREED}", kept=False)) > 80_000_000

@@ -3,8 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
+from app.answering.scoring import MOST_TOGETHER
 from app.settings.models import ModelCache
 from app.settings.reading import environment_names
+from app.wiring.result_cache import MOST_TOGETHER_SHARED, most_together
 
 
 def test_it_is_off_unless_asked_for():
@@ -55,3 +57,8 @@ def test_password_and_file_are_not_both_given(tmp_path):
     both = {"redis_password": "b", "redis_password_file": tmp_path / "password"}
     with pytest.raises(ValidationError, match="choose one"):
         ModelCache(redis_url="redis://cache", **both)
+
+
+def test_with_a_redis_fewer_batches_are_one_look_up():
+    assert most_together(ModelCache()) == most_together(ModelCache(enabled=True)) == MOST_TOGETHER
+    assert most_together(ModelCache(enabled=True, redis_url="redis://127.0.0.1")) == MOST_TOGETHER_SHARED < MOST_TOGETHER
