@@ -125,7 +125,7 @@ def consumer_properties(policy: ClientPolicy, group: GroupPolicy, queue_bytes: i
         # At its default of 1 s a client that has caught up with its queue limit sits idle most of the time.
         "fetch.queue.backoff.ms": 10,
         # An overhead of ~250 bytes a record is not counted in the limit by size, so bound the number too: a partition
-        # then has these and one fetch more, some 13,000 small records, 20 MB less in all than with the client's own 1 MB.
+        # then has these and one fetch more, some 13,000 small records.
         "queued.min.messages": 5_000,
         "fetch.message.max.bytes": 512 * 1024,
         "queued.max.messages.kbytes": max(1024, queue_bytes // 1024),

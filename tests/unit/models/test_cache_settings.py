@@ -61,4 +61,5 @@ def test_password_and_file_are_not_both_given(tmp_path):
 
 def test_with_a_redis_fewer_batches_are_one_look_up():
     assert most_together(ModelCache()) == most_together(ModelCache(enabled=True)) == MOST_TOGETHER
-    assert most_together(ModelCache(enabled=True, redis_url="redis://127.0.0.1")) == MOST_TOGETHER_SHARED < MOST_TOGETHER
+    shared = ModelCache(enabled=True, redis_url="redis://127.0.0.1")
+    assert most_together(shared) == MOST_TOGETHER_SHARED < MOST_TOGETHER
