@@ -11,9 +11,11 @@ happens, in the thread that passes it:
 Places are counted once the file FAILPOINTS_WHEN is there, or from the start if none is named.
 
 A place is `before_` or `after_` the name of a client method. An exception after a call is a result that got lost: the
-call took effect and its caller does not know. Everything else is the app as it is; it knows nothing of this file.
+call took effect and its caller does not know. At SIGUSR1 it writes down what its threads are doing. Everything else is
+the app as it is; it knows nothing of this file.
 """
 
+import faulthandler
 import importlib
 import os
 import pkgutil
@@ -117,6 +119,7 @@ def put_in_place(failpoints):
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     named = os.environ.get("FAILPOINTS_WHEN")
     put_in_place(Failpoints(os.environ.get("FAILPOINTS", ""), Path(named) if named else None))
     sys.exit(main())

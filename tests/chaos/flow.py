@@ -7,6 +7,7 @@ with flow.worker() as worker:
 """
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -36,6 +37,7 @@ TICK_S = 0.05
 READ_TIMEOUT_S = 120.0  # to a stable end, once everything that was broken is whole again
 FAILING = "tests.chaos.failing_worker"
 CRASHES = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGSEGV}
+STACKS_S = 0.5  # to write them down
 PATIENCE_S = 120.0  # for recovery: bounds are asserted, waits are generous
 
 
@@ -163,6 +165,7 @@ class Flow:
                 yield worker
             except BaseException as exc:
                 exc.add_note(f"{self}: {self.feeder}, {self.witness.count} outcomes seen")
+                exc.add_note(stacks(worker))
                 raise
 
     def kept(self, slot="a"):
@@ -233,6 +236,15 @@ class Slot:
             if self.ends[-1] in CRASHES:
                 self.crashes.append(self.worker.tail())
             self.start()
+
+
+def stacks(worker):
+    """What each thread of a failing worker is doing, if it can still say."""
+    said = len(worker.log)
+    if worker.lives:
+        os.kill(worker.pid, signal.SIGUSR1)
+        time.sleep(STACKS_S)
+    return worker.log[said:]
 
 
 def now_ms():
