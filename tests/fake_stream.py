@@ -287,8 +287,9 @@ class ModelByHand:
     def busy_s(self):
         return self.takes_s if self._question is not None else 0.0
 
-    def together(self, batch_rows):
+    def together(self, batch_rows, row_s):
         assert batch_rows
+        assert row_s >= 0
         return self.most_together
 
     def submit(self, question, rows):
@@ -373,9 +374,7 @@ class Rig:
         self.pace = pace or FixedWait(max_wait_s, clock)
         chain = FakeChain(score)
         self.model = (
-            ModelByHand(chain.answer, clock)
-            if by_hand
-            else Scoring(chain.answer, "test", SystemClock(), most_together=1)
+            ModelByHand(chain.answer, clock) if by_hand else Scoring(chain.answer, "test", SystemClock(), most_rows=1)
         )
         self.worker = StreamWorker(
             source=self.source,

@@ -21,6 +21,7 @@ QUICK_S = 0.001  # longer than this and the model is asked on the thread
 MOST_TOGETHER = 16
 MOST_ROWS = 8192  # beyond that little is gained, and a worker's memory at its peak grows
 TOGETHER_S = 0.01  # what the model may take for them: a tenth of a commit interval
+TAKE_S = 0.05  # and all steps up to encoded answers: handlers and readers of single data have their time too
 
 
 class _Took(NamedTuple):
@@ -41,11 +42,11 @@ class Scoring(Generic[Question, Answer]):
         ask: Callable[[Question], Answer],
         name: str,
         clock: Clock,
-        most_together: int = MOST_TOGETHER,
+        most_rows: int = MOST_ROWS,
         told: Callable[[], None] = lambda: None,
     ) -> None:
         self._told = told
-        self._ask, self._name, self._clock, self._most_together = ask, name, clock, most_together
+        self._ask, self._name, self._clock, self._most_rows = ask, name, clock, most_rows
         self._questions: SimpleQueue[tuple[int, Question, int] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
         self._ticket = 0
@@ -55,10 +56,17 @@ class Scoring(Generic[Question, Answer]):
         self._handed = self._done = 0  # to the thread, by it
         self._ready_at = 0.0  # when the thread is expected to have the answer
 
-    def together(self, batch_rows: int) -> int:
-        """How many batches of so many rows may be one question: as many as the model answers in TOGETHER_S."""
-        most = min(self._most_together, MOST_ROWS // batch_rows)
-        return next((many for many in range(most, 1, -1) if self._expected_s(many * batch_rows) <= TOGETHER_S), 1)
+    def together(self, batch_rows: int, row_s: float) -> int:
+        """How many batches of so many rows may be one question: as many as the model answers in TOGETHER_S.
+
+        row_s: what a row of the last question took in all steps; those of the next may take TAKE_S.
+        """
+        most = min(MOST_TOGETHER, self._most_rows // batch_rows)
+        for many in range(most, 1, -1):
+            rows = many * batch_rows
+            if self._expected_s(rows) <= TOGETHER_S and rows * row_s <= TAKE_S:
+                return many
+        return 1
 
     def submit(self, question: Question, rows: int) -> None:
         """Ask this, about so many rows; only when the last answer was taken or discarded."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 _M_ARENA_MAX = -8  # glibc's malloc.h
 _ARENAS = 2
 _ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # read by Arrow when it allocates first
-_GIVE_BACK_EVERY_S = 30.0  # between two it can take some milliseconds of whoever allocates
+_GIVE_BACK_EVERY_S = 30.0  # each can hold up whoever allocates for some milliseconds
 
 
 def keep_little() -> None:

@@ -37,7 +37,7 @@ from app.ports import Model, Sink
 from app.settings.pipelines import Pipeline
 from app.settings.root import Settings
 from app.wiring.lanes import LaneMaker, StoredVersions, fallback_policy, runtime_policy
-from app.wiring.result_cache import most_together
+from app.wiring.result_cache import most_rows
 from app.wiring.stores import settings_store
 from app.wiring.summaries import summary_writer
 from app.wiring.tracing import stream_tracing
@@ -186,7 +186,7 @@ class PipelineParts:
             batcher=MicroBatcher(_batch_policy(pipeline, budget), clock, pace),
             pace=pace,
             chain=chain,
-            scoring=Scoring(chain.answer, pipeline.name, clock, most_together(settings.models.cache)),
+            scoring=Scoring(chain.answer, pipeline.name, clock, most_rows(settings.models.cache)),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(settings.worker.drain_timeout_s),
             clock=clock,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app.answering.scoring import MOST_TOGETHER
+from app.answering.scoring import MOST_ROWS
 from app.clock import Clock
 from app.errors import BadSettings
 from app.models.cache import CachedModel, CachePolicy, Sharing
@@ -15,12 +15,12 @@ from app.ports import Model
 from app.settings.models import ModelCache
 from app.settings.root import Settings
 
-MOST_TOGETHER_SHARED = 4  # 2,048 rows: more could not be looked up within a budget of 3 ms, which each look-up has
+MOST_ROWS_SHARED = 2048  # as many as a Redis looks up within a budget of 3 ms (docs/CACHE.md)
 
 
-def most_together(cache: ModelCache) -> int:
-    """How many batches may be one question: each question is one look-up, in a Redis if there is one."""
-    return MOST_TOGETHER_SHARED if cache.enabled and cache.redis_url else MOST_TOGETHER
+def most_rows(cache: ModelCache) -> int:
+    """How many rows of a backlog may be one question, which is one look-up, in a Redis if there is one."""
+    return MOST_ROWS_SHARED if cache.enabled and cache.redis_url else MOST_ROWS
 
 
 def caching(settings: Settings, metrics: Metrics, clock: Clock) -> Callable[[OnnxModel], Model]:

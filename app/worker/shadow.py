@@ -73,7 +73,7 @@ class ShadowPolicy:
     answer_within_s: float = 30.0
     end_within_s: float = 2.0
     places: int = 2
-    most_bytes: int = 16 * 1_048_576
+    most_bytes: int = 32 * 1_048_576
 
 
 class Shadow:

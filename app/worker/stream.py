@@ -236,9 +236,10 @@ class StreamWorker:
             answered = self._scoring.take(wait_s)
             if answered is not None:
                 held, self._asked = self._asked, None
-                self._batcher.allow(self._scoring.together(held.batch.model_rows))
                 self._ask_next()
                 held.scored, held.answered = self._chain.finish(answered), answered
+                row_s = held.scored.scored.scored_s / len(held.batch)
+                self._batcher.allow(self._scoring.together(held.batch.model_rows, row_s))
                 self._done = held
         self._deliver_if_room()
 

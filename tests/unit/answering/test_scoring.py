@@ -5,7 +5,7 @@ import threading
 import pytest
 from fakes import ManualClock
 
-from app.answering.scoring import MOST_TOGETHER, QUICK_S, TOGETHER_S, Scoring
+from app.answering.scoring import MOST_TOGETHER, QUICK_S, TAKE_S, TOGETHER_S, Scoring
 
 ROWS = 512
 
@@ -33,7 +33,7 @@ class Model:
 
 def test_a_model_nobody_knows_is_asked_on_a_thread_and_about_one_batch():
     model = Model()
-    assert model.scoring.together(ROWS) == 1
+    assert model.scoring.together(ROWS, 0.0) == 1
     assert model.ask(ROWS) == "scoring-churn"
     model.scoring.close()
 
@@ -42,8 +42,8 @@ def test_a_quick_model_is_asked_at_once_about_as_many_batches_as_may_go_together
     model = Model()
     model.ask(ROWS)
     assert model.ask(ROWS) == "here"
-    assert model.scoring.together(ROWS) == MOST_TOGETHER
-    assert model.scoring.together(1_500) == 5  # more rows would be too many
+    assert model.scoring.together(ROWS, 0.0) == MOST_TOGETHER
+    assert model.scoring.together(1_500, 0.0) == 5  # more rows would be too many
     model.scoring.close()
 
 
@@ -58,7 +58,15 @@ def test_a_model_that_is_not_quick_is_asked_on_the_thread():
 def test_batches_go_together_if_the_model_answers_them_soon(batch_s, together):
     model = Model(row_s=batch_s / ROWS)
     model.ask(ROWS)
-    assert model.scoring.together(ROWS) == together
+    assert model.scoring.together(ROWS, 0.0) == together
+    model.scoring.close()
+
+
+def test_batches_go_together_if_all_steps_are_soon_done():
+    model = Model()
+    model.ask(ROWS)
+    assert model.scoring.together(ROWS, TAKE_S / (3.5 * ROWS)) == 3
+    assert model.scoring.together(ROWS, TAKE_S / ROWS) == 1
     model.scoring.close()
 
 
@@ -66,7 +74,7 @@ def test_what_few_rows_took_says_what_many_would():
     model = Model(row_s=0.0002)
     model.ask(2)
     assert model.ask(4) == "here"
-    assert model.scoring.together(ROWS) == 1
+    assert model.scoring.together(ROWS, 0.0) == 1
     assert model.ask(ROWS) == "scoring-churn"
     model.scoring.close()
 
@@ -75,7 +83,7 @@ def test_a_question_without_rows_says_nothing_of_the_model():
     model = Model(row_s=0.001)
     model.ask(ROWS)
     model.ask(0)
-    assert model.scoring.together(ROWS) == 1
+    assert model.scoring.together(ROWS, 0.0) == 1
     assert model.ask(ROWS) == "scoring-churn"
     model.scoring.close()
 

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from app.answering.scoring import MOST_TOGETHER
+from app.answering.scoring import MOST_ROWS
 from app.settings.models import ModelCache
 from app.settings.reading import environment_names
-from app.wiring.result_cache import MOST_TOGETHER_SHARED, most_together
+from app.wiring.result_cache import MOST_ROWS_SHARED, most_rows
 
 
 def test_it_is_off_unless_asked_for():
@@ -59,7 +59,7 @@ def test_password_and_file_are_not_both_given(tmp_path):
         ModelCache(redis_url="redis://cache", **both)
 
 
-def test_with_a_redis_fewer_batches_are_one_look_up():
-    assert most_together(ModelCache()) == most_together(ModelCache(enabled=True)) == MOST_TOGETHER
+def test_with_a_redis_fewer_rows_are_one_look_up():
+    assert most_rows(ModelCache()) == most_rows(ModelCache(enabled=True)) == MOST_ROWS
     shared = ModelCache(enabled=True, redis_url="redis://127.0.0.1")
-    assert most_together(shared) == MOST_TOGETHER_SHARED < MOST_TOGETHER
+    assert most_rows(shared) == MOST_ROWS_SHARED < MOST_ROWS
