@@ -17,7 +17,7 @@ def slow(lane, mode="exactly_once", **kafka):
     return lane.settings(
         delivery={"mode": mode},
         kafka={"session_timeout_s": 3, **kafka},
-        pipeline={"batch": {"max_records": 4}},
+        pipeline={"batch": {"max_records": 1}},
     )
 
 
@@ -108,6 +108,7 @@ def test_the_delivery_mode_can_be_switched_between_two_workers_of_a_group(lane, 
             assert worker.stop() == 0
     settings["pipelines"][0]["batch"] = {"max_records": 512}
     with running_worker(settings, tmp_path) as worker:
+        worker.wait_until_ready()
         verdict = one.verified()  # strictly: each of them ended cleanly
         assert worker.stop() == 0
     assert verdict.inputs == EVENTS
