@@ -67,7 +67,7 @@ def test_two_processes_share_the_partitions_and_show_themselves_as_one(lane, tmp
 def test_a_process_that_is_killed_comes_back_and_nothing_is_lost_doubled_or_uncounted(lane, tmp_path):
     busy = lane()
 
-    with running_worker(settings_of(busy, pipeline={"batch": {"max_records": 4}}), tmp_path) as worker:
+    with running_worker(settings_of(busy, pipeline={"batch": {"max_records": 1}}), tmp_path) as worker:
         worker.wait_until_ready()
         wait_until_shared(worker)
         busy.produce(EVENTS, poison=0.001)
@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_comes_back_and_nothing_is_lost_doubled_or_unco
 
 def test_processes_whose_supervisor_is_killed_drain_and_end(lane, tmp_path):
     busy = lane()
-    settings = settings_of(busy, pipeline={"batch": {"max_records": 4}})
+    settings = settings_of(busy, pipeline={"batch": {"max_records": 1}})
     busy.produce(EVENTS)
 
     with running_worker(settings, tmp_path) as worker:
