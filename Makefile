@@ -32,7 +32,7 @@ demo: install ## the whole product in one process: no server, no configuration
 
 test: install ## every test a Python-only machine can run, a real Kafka included
 	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest --ignore tests/chaos -n $(TEST_PROCESSES) --dist worksteal
-	$(BIN)/python -m pytest tests/chaos -m "not chaos" -n $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest tests/chaos -m "not chaos" -n $(TEST_PROCESSES) --dist load --maxschedchunk 1
 
 # An environment of its own: PyPI's PyTorch for Linux is a CUDA build, 3 GB to download, 6.3 GB with its environment.
 test-pytorch: install ## models export from PyTorch, with PyTorch itself; needs 7 GB of disk

@@ -1,7 +1,7 @@
 """Brokers that may be broken, shared by all processes of a test run.
 
-A test that asks for `faults` breaks them, so it runs alone; the others run beside each other. Whoever comes first
-starts the brokers, whoever leaves last stops them.
+A test that asks for `faults` breaks them, so it runs alone, and last, so that nobody else waits for it; the others run
+beside each other. Whoever comes first starts the brokers, whoever leaves last stops them.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(items):
         if "faulty_kafka" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.broker)
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+    items.sort(key=lambda item: "faults" in getattr(item, "fixturenames", ()))
 
 
 @contextlib.contextmanager
