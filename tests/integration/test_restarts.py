@@ -182,7 +182,7 @@ def test_a_drain_that_cannot_finish_ends_with_3_at_its_deadline_and_a_second_sig
     patient, hurried = slow(strict_lane), slow(strict_lane)
     patient["worker"]["drain_timeout_s"] = 60
     hurried["worker"]["drain_timeout_s"] = 2
-    strict_lane.produce(EVENTS)
+    strict_lane.produce(4 * EVENTS)  # neither may be done before both are seen at work
 
     with running_worker(patient, tmp_path / "a") as one, running_worker(hurried, tmp_path / "b") as other:
         for worker in (one, other):
