@@ -30,6 +30,7 @@ $(INSTALLED): uv.lock pyproject.toml
 demo: install ## the whole product in one process: no server, no configuration
 	$(BIN)/inference-worker demo
 
+# Chaos tests are given out one by one: those that break brokers are the last, and nobody has to wait for them.
 test: install ## every test a Python-only machine can run, a real Kafka included
 	LD_LIBRARY_PATH="$(CURDIR)/$(OPENMP)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" $(BIN)/python -m pytest --ignore tests/chaos -n $(TEST_PROCESSES) --dist worksteal
 	$(BIN)/python -m pytest tests/chaos -m "not chaos" -n $(TEST_PROCESSES) --dist load --maxschedchunk 1

@@ -20,7 +20,10 @@ _GIVE_BACK_EVERY_S = 30.0  # each can hold up whoever allocates for some millise
 
 
 def keep_little() -> None:
-    """Before Arrow is imported and threads are started. What the environment says of arenas and the pool stands."""
+    """Before Arrow is imported and threads are started; starts one that gives back what is free, for good.
+
+    What the environment says of arenas and the pool stands.
+    """
     os.environ.setdefault(_ARROW_POOL, "system")
     with suppress(AttributeError, OSError):  # another C library
         libc = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
 """Calls whose result the worker never learns, or learns wrongly, or waits for in vain."""
 
-from tests.chaos.flow import PATIENCE_S, now_ms
+from tests.chaos.flow import now_ms
 from tests.integration.worker_process import wait_until
 
 LOST_RESULTS = (
@@ -17,7 +17,7 @@ def test_a_result_that_is_lost_or_refused_costs_a_retry_and_nothing_else(flow):
     stream = flow()
 
     with stream.worker(failpoints=" ".join(LOST_RESULTS)) as worker:
-        wait_until(lambda: len(worker.said("failpoint")) == len(LOST_RESULTS), worker.tail, PATIENCE_S)
+        wait_until(lambda: len(worker.said("failpoint")) == len(LOST_RESULTS), worker.tail)
         stream.flows()
         stream.judged()
         assert worker.stop() == 0
