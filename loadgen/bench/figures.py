@@ -67,15 +67,19 @@ def _medians(runs: Mapping[str, list[Run]], figure: str) -> list[float]:
 
 
 def _latency(section: Section) -> str:
-    """p50 as a dot, p99 as the end of its line, by rate."""
+    """p50 as a dot, p99 as the end of its line, by rate; medians of the rounds."""
     figure, (axes,) = new_figure()
     runs = by_contender(section)
     rates = sorted({run["rate"] for run in section["runs"]})
     for place, (name, of_name) in enumerate(runs.items()):
         colour = OURS if name in WORKERS else LIMIT if name in LIMITS else THEIRS
         shift = (place - (len(runs) - 1) / 2) * 0.09
-        at = [rates.index(run["rate"]) + shift for run in of_name]
-        p50, p99 = [run["p50"] for run in of_name], [run["p99"] for run in of_name]
+        there = [rate for rate in rates if any(run["rate"] == rate for run in of_name)]
+        at = [rates.index(rate) + shift for rate in there]
+        p50, p99 = (
+            [statistics.median(run[percentile] for run in of_name if run["rate"] == rate) for rate in there]
+            for percentile in ("p50", "p99")
+        )
         axes.vlines(at, p50, p99, color=colour, linewidth=2)
         axes.scatter(at, p50, color=colour, s=22, marker="osD^v<>P"[place % 8], label=NAMES.get(name, name))
     axes.set_xticks(range(len(rates)), [f"{rate:,}/s" for rate in rates])

@@ -3,7 +3,8 @@
 What stands outside the marks is somebody else's and stays.
 """
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from loadgen.bench.plan import PEERS, WORKERS
 from loadgen.bench.quix_venv import QUIX_VERSION
 from loadgen.bench.ratios import Ratio, paired_ratio
 from loadgen.bench.slow_page import objective_lines, scale_lines
-from loadgen.bench.words import FOLDER, Run, Section, cell, cpus, ms, multiple, speeds, where
+from loadgen.bench.words import FOLDER, Run, Section, cell, cpus, milliseconds, ms, multiple, speeds, where
 
 BEGIN = "<!-- loadgen bench: begin. Written by the command; edits are lost. -->"
 END = "<!-- loadgen bench: end -->"
@@ -114,7 +115,8 @@ def _latency(section: Section) -> list[str]:
     rates = sorted({run["rate"] for run in section["runs"]})
     how = (
         "Milliseconds from the intended send to the receipt by a `read_committed` reader: p50 / p99 / p99.9 over "
-        f"{settings['seconds']:g} s, after {settings['warmup_s']:g} s of warm-up. Set for latency: the worker "
+        f"{settings['seconds']:g} s, after {settings['warmup_s']:g} s of warm-up; of each the median of "
+        f"{settings['rounds']} rounds, of p99 the range too. Set for latency: the worker "
         f"has {words}, the rest at its defaults; peers wait "
         f"{peers['wait_s'] * 1000:g} ms for a batch, have `linger.ms` {peers['linger_ms']:g}, and commit every "
         f"{peers['commit_s']:g} s."
@@ -128,18 +130,20 @@ def _latency(section: Section) -> list[str]:
         "|---|" + "---:|" * len(rates),
     ]
     for name, runs in by_contender(section).items():
-        at = {run["rate"]: run for run in runs}
-        lines.append(f"| {_title(name)} | " + " | ".join(_latency_cell(at.get(rate)) for rate in rates) + " |")
+        cells = [_latency_cell([run for run in runs if run["rate"] == rate]) for rate in rates]
+        lines.append(f"| {_title(name)} | " + " | ".join(cells) + " |")
     return [*lines, "", f"![latency by rate]({FOLDER}/latency.svg)"]
 
 
-def _latency_cell(run: Run | None) -> str:
-    if run is None:
-        return ""
-    if "error" in run:
-        return f"failed: {cell(run['error'])}"
-    missing = f", {run['missing']:,} missing" if run["missing"] else ""
-    return " / ".join(ms(run[name]) for name in ("p50", "p99", "p99_9")) + missing
+def _latency_cell(runs: Sequence[Run]) -> str:
+    good = [run for run in runs if "error" not in run]
+    if not good:
+        return f"failed: {cell(runs[0]['error'])}" if runs else ""
+    p50, p99_9 = (ms(statistics.median(run[name] for run in good)) for name in ("p50", "p99_9"))
+    lost = sum(run["missing"] for run in good)
+    missing = f", {lost:,} missing" if lost else ""
+    failed = f", {len(runs) - len(good)} of {len(runs)} runs failed" if len(good) < len(runs) else ""
+    return f"{p50} / {milliseconds(good, 'p99')} / {p99_9}{missing}{failed}"
 
 
 def _batch(section: Section) -> list[str]:

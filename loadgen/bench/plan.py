@@ -117,6 +117,10 @@ class BenchPlan:
         """The peers that drain with the forest."""
         return tuple(name for name in FOREST_PEERS if name in self.peers)
 
+    def fewer_rounds(self) -> int:
+        """Rounds of the sections that measure each contender more than once a round."""
+        return min(self.rounds, 3)
+
     def curve_mode(self) -> str:
         """The delivery mode of the batch-size curve: exactly once unless only the other is asked for."""
         return next((mode for mode in WORKERS if mode in self.peers), WORKERS[0])

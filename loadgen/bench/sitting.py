@@ -107,16 +107,21 @@ class Sitting:
         wait_s = plan.latency_wait_s
         worker = {**plan.worker_set, **plan.latency_set}
         tuning = Tuning(wait_s=wait_s, linger_ms=0.0, checkpoint_s=wait_s, worker=worker)
-        section = self._begin("latency", tuning, {"seconds": plan.seconds, "warmup_s": plan.warmup_s})
-        for rate in plan.rates:
-            load = Load(rate, plan.seconds, plan.warmup_s)
-            for name in plan.peers:
-                self._record(section, {"contender": name, "rate": rate}, partial(self._latency, name, load, tuning))
+        rounds = plan.fewer_rounds()
+        told = {"seconds": plan.seconds, "warmup_s": plan.warmup_s, "rounds": rounds}
+        section = self._begin("latency", tuning, told)
+        for number, (rate, name) in turns(list(product(plan.rates, plan.peers)), rounds):
+            self._record(
+                section,
+                {"round": number, "contender": name, "rate": rate},
+                partial(self._latency, name, Load(rate, plan.seconds, plan.warmup_s), tuning),
+            )
 
     def _batch_curve(self) -> None:
         plan, mode = self._plan, self._plan.curve_mode()
-        section = self._begin("batch", self._draining, {"mode": mode, "rounds": min(plan.rounds, 3)})
-        for number, size in turns(plan.batch_sizes, min(plan.rounds, 3)):
+        rounds = plan.fewer_rounds()
+        section = self._begin("batch", self._draining, {"mode": mode, "rounds": rounds})
+        for number, size in turns(plan.batch_sizes, rounds):
             count = plan.curve_events(size)
             topic, tuning = self._backlogs[count], replace(self._draining, batch=size)
             self._record(

@@ -1,7 +1,7 @@
 """The words and cells that the sections of the page have in common."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadgen.bench.ratios import Ratio
@@ -29,11 +29,17 @@ def cpus(runs: Sequence[Run]) -> str:
     return spread(runs, "cpu_s_per_million", "{:.2f}")
 
 
-def spread(runs: Sequence[Run], figure: str, form: str) -> str:
+def milliseconds(runs: Sequence[Run], figure: str) -> str:
+    """A latency: median and range."""
+    return spread(runs, figure, ms)
+
+
+def spread(runs: Sequence[Run], figure: str, form: str | Callable[[float], str]) -> str:
     """Median and range, or the one value."""
+    show = form if callable(form) else form.format
     values = [run[figure] for run in runs]
-    middle = form.format(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({form.format(min(values))}{TO}{form.format(max(values))})"
+    middle = show(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({show(min(values))}{TO}{show(max(values))})"
 
 
 def multiple(ratio: Ratio, *, percent: bool = False) -> str:

@@ -36,6 +36,11 @@ def drained(name, number, speed, cpu=1.0):
     return {"round": number, "contender": name, **figures}
 
 
+def late(name, number, rate, percentiles, missing=0):
+    figures = dict(zip(("p50", "p99", "p99_9"), percentiles, strict=True))
+    return {"round": number, "contender": name, "rate": rate, **figures, "missing": missing}
+
+
 DRAIN = section(
     [
         drained("naive", 0, 50_000.0, 10.0),
@@ -48,8 +53,12 @@ DRAIN = section(
 )
 LATENCY = section(
     [
-        {"contender": "exactly_once", "rate": 100, "p50": 3.0, "p99": 9.0, "p99_9": 12.0, "missing": 0},
-        {"contender": "naive", "rate": 100, "p50": 4.0, "p99": 8.0, "p99_9": 1234.0, "missing": 7},
+        late("exactly_once", 0, 100, (3.0, 9.0, 12.0)),
+        late("naive", 0, 100, (4.0, 8.0, 1234.0), missing=7),
+        late("exactly_once", 1, 100, (3.0, 250.0, 300.0)),
+        late("exactly_once", 2, 100, (2.0, 8.0, 9.0)),
+        {"round": 1, "contender": "naive", "rate": 100, "error": "it ended"},
+        {"round": 2, "contender": "naive", "rate": 1_000, "error": "it ended"},
     ],
     peers={"wait_s": 0.002, "linger_ms": 0.0, "commit_s": 0.1},
     **SMALL,
@@ -99,8 +108,8 @@ def test_the_page_has_a_row_for_every_contender_and_says_which_failed():
     assert row.format(to="\N{EN DASH}") in text
     assert "| faust-streaming, `take(256)` | 10,000 | failed: faust-streaming is not installed at all | | |" in text
     assert "the worker has `max_wait_s: 0.002`, `worker.processes: 2`, the rest at its defaults" in text
-    assert "| **the worker**, exactly once | 3.0 / 9.0 / 12.0 |" in text
-    assert "4.0 / 8.0 / 1,234, 7 missing |" in text
+    assert "| **the worker**, exactly once | 3.0 / 9.0 (8.0{to}250) / 12.0 |  |".format(to="\N{EN DASH}") in text
+    assert "4.0 / 8.0 / 1,234, 7 missing, 1 of 2 runs failed | failed: it ended |" in text
     assert "The worker, exactly once, has 80 % of ONNX Runtime's own throughput." in text
 
 
