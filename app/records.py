@@ -150,16 +150,19 @@ class Origin:
         return dict(zip(self.sources, map(Span, *(column.tolist() for column in columns)), strict=True))
 
 
-def origin_of(records: Sequence[Record], now_ms: int) -> Origin:
-    """The origin columns of a run of records; `now_ms` stands in for a missing timestamp."""
+def origin_of(records: Sequence[Record], now_ms: int, topic: str | None = None) -> Origin:
+    """The origin columns of a run of records; `now_ms` stands in for a missing timestamp.
+
+    topic: of all of them, if it is known: they are not asked for theirs then.
+    """
     count = len(records)
     offsets = np.fromiter([record.offset() for record in records], np.int64, count)
     partitions = np.fromiter([record.partition() for record in records], np.int64, count)
     timestamps = np.fromiter([record.timestamp()[1] for record in records], np.int64, count)
     if (timestamps <= 0).any():
         timestamps = np.where(timestamps <= 0, now_ms, timestamps)
-    topics = [record.topic() for record in records]
-    if topics.count(topics[0]) == count:
+    topics = [topic] if topic is not None else [record.topic() for record in records]
+    if topic is not None or topics.count(topics[0]) == count:
         # numbered by presence: partition numbers are small, so a table is quicker than sorting
         present = np.bincount(partitions) > 0
         sources = tuple(TopicPartition(topics[0], number) for number in np.flatnonzero(present).tolist())

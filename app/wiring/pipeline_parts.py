@@ -188,7 +188,10 @@ class PipelineParts:
             chain=chain,
             scoring=Scoring(chain.answer, pipeline.name, clock, most_rows(settings.models.cache)),
             flood=FloodGate(flood_limit, clock),
-            policy=StreamPolicy(settings.worker.drain_timeout_s),
+            policy=StreamPolicy(
+                settings.worker.drain_timeout_s,
+                pipeline.input_topics[0] if len(pipeline.input_topics) == 1 else None,
+            ),
             clock=clock,
             observer=self._observer,
             shadow=shadow,

@@ -43,9 +43,10 @@ NEVER = 2**63  # past every offset
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
-    """drain_timeout_s: from stop() until everything taken is committed."""
+    """drain_timeout_s: from stop() until everything taken is committed. topic: of all records, if they have one."""
 
     drain_timeout_s: float = 20.0
+    topic: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -226,7 +227,7 @@ class StreamWorker:
     def _hold(self, batch: Batch) -> None:
         if not len(batch):
             return
-        origin = origin_of(batch.records, self._clock.now_ms())
+        origin = origin_of(batch.records, self._clock.now_ms(), self._policy.topic)
         self._next = _Held(batch, origin, origin.spans())
         self._tracker.taken(self._next.spans)
 

@@ -20,6 +20,13 @@ def test_records_of_one_topic_are_told_apart_by_partition():
     assert origin.offsets.tolist() == [5, 0, 6]
 
 
+def test_records_of_a_topic_that_is_known_are_not_asked_for_it():
+    records = [FakeRecord(topic="never seen", partition=p, offset=o) for p, o in [(3, 5), (1, 0), (3, 6)]]
+    origin = origin_of(records, NOW_MS, "t")
+    assert origin.sources == (TopicPartition("t", 1), TopicPartition("t", 3))
+    assert origin.source.tolist() == [1, 0, 1]
+
+
 def test_a_missing_timestamp_is_the_time_it_was_read():
     stamps = [(0, -1), (1, 500), (0, 0), (2, 600)]
     origin = origin_of([FakeRecord(timestamp=stamp, offset=i) for i, stamp in enumerate(stamps)], 1234)
