@@ -76,7 +76,7 @@ stack: install ## a real Kafka and a schema registry on free local ports, withou
 stack-down: ## stop what `make stack` started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local down; else echo "nothing is installed, so nothing was started"; fi
 
-bench: install ## the worker beside its peers on a real broker, half an hour or more; writes docs/BENCHMARKS.md. BENCH=--quick for minutes
+bench: install ## the worker beside its peers on a real broker, an hour or more; writes docs/BENCHMARKS.md. BENCH=--quick for minutes
 	$(BIN)/loadgen bench --slow-worker "$(BIN)/python -m tests.bench.fixed_cost_worker" $(BENCH)
 
 soak: install ## memory: backlogs of 5 million events, then half an hour with rebalances; into docs/BENCHMARKS.md. SOAK=--quick

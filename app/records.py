@@ -161,11 +161,13 @@ def origin_of(records: Sequence[Record], now_ms: int, topic: str | None = None) 
     timestamps = np.fromiter([record.timestamp()[1] for record in records], np.int64, count)
     if (timestamps <= 0).any():
         timestamps = np.where(timestamps <= 0, now_ms, timestamps)
-    topics = [topic] if topic is not None else [record.topic() for record in records]
-    if topic is not None or topics.count(topics[0]) == count:
+    topics = [] if topic is not None else [record.topic() for record in records]
+    if topic is None and topics.count(topics[0]) == count:
+        topic = topics[0]
+    if topic is not None:
         # numbered by presence: partition numbers are small, so a table is quicker than sorting
         present = np.bincount(partitions) > 0
-        sources = tuple(TopicPartition(topics[0], number) for number in np.flatnonzero(present).tolist())
+        sources = tuple(TopicPartition(topic, number) for number in np.flatnonzero(present).tolist())
         return Origin(sources, (np.cumsum(present) - 1)[partitions], offsets, timestamps)
     pairs = [TopicPartition(*pair) for pair in zip(topics, partitions.tolist(), strict=True)]
     order = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}

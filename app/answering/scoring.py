@@ -20,8 +20,8 @@ QUICK_S = 0.001  # longer than this and the model is asked on the thread
 # How many batches are one question, see `together`.
 MOST_TOGETHER = 16
 MOST_ROWS = 8192  # beyond that little is gained, and a worker's memory at its peak grows
-TOGETHER_S = 0.04  # what the model may take for them: less than half a commit interval
-TAKE_S = 0.05  # and all steps up to encoded answers: handlers and readers of single data have their time too
+TOGETHER_S = 0.04  # what the model may take for them
+TAKE_S = 0.05  # and all steps, half a commit interval: handlers and readers of single data have their time too
 
 
 class _Took(NamedTuple):

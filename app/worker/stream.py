@@ -43,7 +43,7 @@ NEVER = 2**63  # past every offset
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
-    """drain_timeout_s: from stop() until everything taken is committed. topic: of all records, if they have one."""
+    """drain_timeout_s: from stop() until everything taken is committed. topic: the only one read, or None."""
 
     drain_timeout_s: float = 20.0
     topic: str | None = None

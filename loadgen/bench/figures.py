@@ -74,10 +74,10 @@ def _latency(section: Section) -> str:
     for place, (name, of_name) in enumerate(runs.items()):
         colour = OURS if name in WORKERS else LIMIT if name in LIMITS else THEIRS
         shift = (place - (len(runs) - 1) / 2) * 0.09
-        there = [rate for rate in rates if any(run["rate"] == rate for run in of_name)]
-        at = [rates.index(rate) + shift for rate in there]
+        measured = [rate for rate in rates if any(run["rate"] == rate for run in of_name)]
+        at = [rates.index(rate) + shift for rate in measured]
         p50, p99 = (
-            [statistics.median(run[percentile] for run in of_name if run["rate"] == rate) for rate in there]
+            [statistics.median(run[percentile] for run in of_name if run["rate"] == rate) for rate in measured]
             for percentile in ("p50", "p99")
         )
         axes.vlines(at, p50, p99, color=colour, linewidth=2)

@@ -13,7 +13,7 @@ from loadgen.bench.plan import PEERS, WORKERS
 from loadgen.bench.quix_venv import QUIX_VERSION
 from loadgen.bench.ratios import Ratio, paired_ratio
 from loadgen.bench.slow_page import objective_lines, scale_lines
-from loadgen.bench.words import FOLDER, Run, Section, cell, cpus, milliseconds, ms, multiple, speeds, where
+from loadgen.bench.words import FOLDER, Run, Section, cell, cpus, ms, multiple, speeds, spread, where
 
 BEGIN = "<!-- loadgen bench: begin. Written by the command; edits are lost. -->"
 END = "<!-- loadgen bench: end -->"
@@ -113,10 +113,11 @@ def _latency(section: Section) -> list[str]:
     told |= {path: value for path, value in worker["set"].items() if not path.startswith("pipelines.batch.")}
     words = ", ".join(f"`{name}: {value}`" for name, value in told.items())
     rates = sorted({run["rate"] for run in section["runs"]})
+    rounds = settings.get("rounds", 1)  # older results have one and do not say so
+    medians = f"; of each the median of {rounds} rounds, of p99 the range too" if rounds > 1 else ""
     how = (
         "Milliseconds from the intended send to the receipt by a `read_committed` reader: p50 / p99 / p99.9 over "
-        f"{settings['seconds']:g} s, after {settings['warmup_s']:g} s of warm-up; of each the median of "
-        f"{settings['rounds']} rounds, of p99 the range too. Set for latency: the worker "
+        f"{settings['seconds']:g} s, after {settings['warmup_s']:g} s of warm-up{medians}. Set for latency: the worker "
         f"has {words}, the rest at its defaults; peers wait "
         f"{peers['wait_s'] * 1000:g} ms for a batch, have `linger.ms` {peers['linger_ms']:g}, and commit every "
         f"{peers['commit_s']:g} s."
@@ -143,7 +144,7 @@ def _latency_cell(runs: Sequence[Run]) -> str:
     lost = sum(run["missing"] for run in good)
     missing = f", {lost:,} missing" if lost else ""
     failed = f", {len(runs) - len(good)} of {len(runs)} runs failed" if len(good) < len(runs) else ""
-    return f"{p50} / {milliseconds(good, 'p99')} / {p99_9}{missing}{failed}"
+    return f"{p50} / {spread(good, 'p99', ms)} / {p99_9}{missing}{failed}"
 
 
 def _batch(section: Section) -> list[str]:

@@ -118,7 +118,7 @@ class BenchPlan:
         return tuple(name for name in FOREST_PEERS if name in self.peers)
 
     def fewer_rounds(self) -> int:
-        """Rounds of the sections that measure each contender more than once a round."""
+        """Rounds of the sections that measure a contender several times in each: they would take hours otherwise."""
         return min(self.rounds, 3)
 
     def curve_mode(self) -> str:

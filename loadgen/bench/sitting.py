@@ -110,7 +110,7 @@ class Sitting:
         rounds = plan.fewer_rounds()
         told = {"seconds": plan.seconds, "warmup_s": plan.warmup_s, "rounds": rounds}
         section = self._begin("latency", tuning, told)
-        for number, (rate, name) in turns(list(product(plan.rates, plan.peers)), rounds):
+        for rate, (number, name) in product(plan.rates, turns(plan.peers, rounds)):
             self._record(
                 section,
                 {"round": number, "contender": name, "rate": rate},

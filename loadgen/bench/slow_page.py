@@ -75,7 +75,7 @@ def _scale_row(section: Section, runs: Sequence[Run]) -> str:
     failed = f", {len(runs) - len(good)} of {len(runs)} failed" if len(good) < len(runs) else ""
     return (
         f"{begins} {speeds(good)}{failed} | {_times_one(section, good)} | {cpus(good)} "
-        f"| {spread(good, 'cpu_share', '{:.2f}')} |"
+        f"| {spread(good, 'cpu_share', '{:.2f}'.format)} |"
     )
 
 

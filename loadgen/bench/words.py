@@ -21,25 +21,19 @@ def where(section: Section) -> str:
 
 def speeds(runs: Sequence[Run]) -> str:
     """Events per second: median and range."""
-    return spread(runs, "events_per_s", "{:,.0f}")
+    return spread(runs, "events_per_s", "{:,.0f}".format)
 
 
 def cpus(runs: Sequence[Run]) -> str:
     """CPU seconds per million events: median and range."""
-    return spread(runs, "cpu_s_per_million", "{:.2f}")
+    return spread(runs, "cpu_s_per_million", "{:.2f}".format)
 
 
-def milliseconds(runs: Sequence[Run], figure: str) -> str:
-    """A latency: median and range."""
-    return spread(runs, figure, ms)
-
-
-def spread(runs: Sequence[Run], figure: str, form: str | Callable[[float], str]) -> str:
+def spread(runs: Sequence[Run], figure: str, shown: Callable[[float], str]) -> str:
     """Median and range, or the one value."""
-    show = form if callable(form) else form.format
     values = [run[figure] for run in runs]
-    middle = show(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({show(min(values))}{TO}{show(max(values))})"
+    middle = shown(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({shown(min(values))}{TO}{shown(max(values))})"
 
 
 def multiple(ratio: Ratio, *, percent: bool = False) -> str:

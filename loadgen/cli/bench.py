@@ -52,7 +52,11 @@ def bench(
         bool, typer.Option("--quick", help="A few minutes: small counts, two rounds. To look at, not to quote.")
     ] = False,
     pairs: Annotated[
-        int, typer.Option("--pairs", help="Rounds: each measures every contender once; ratios are within rounds.")
+        int,
+        typer.Option(
+            "--pairs",
+            help="Rounds: each measures every contender once, ratios are within it. Latency, batch sizes: 3 at most.",
+        ),
     ] = FULL.rounds,
     count: Annotated[
         list[str] | None,

@@ -61,7 +61,7 @@ class Allergic(SameAsManifest):
 
 
 class Tiring(SameAsManifest):
-    """Fails after a thousand rows, in however few calls they come, whatever it is given."""
+    """Fails after a thousand rows, in however few calls."""
 
     rows = 0
 
