@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
+from app.clock import Clock
 from app.errors import BrokerUnavailable, ConsumerDead
 from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.consumer_errors import is_without_start, raise_if_final
@@ -19,6 +20,7 @@ from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
 
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
+ASK_AGAIN_S = 0.1  # after a group that did not say where it stands; and as long again as it took not to say
 
 
 class KafkaSource:
@@ -29,11 +31,12 @@ class KafkaSource:
         properties: Properties,
         topics: Sequence[str],
         start_from: StartFrom,
+        clock: Clock,
         watchdog: Watchdog,
         observer: SourceObserver,
     ) -> None:
         self._topics, self._start_from = list(topics), start_from
-        self._watchdog, self._observer = watchdog, observer
+        self._clock, self._watchdog, self._observer = clock, watchdog, observer
         self._listener: AssignmentListener | None = None
         self._log = structlog.get_logger().bind(group=properties["group.id"])
         self._failed_commits: dict[TopicPartition, int] = {}
@@ -42,7 +45,8 @@ class KafkaSource:
         self._offsets = GroupOffsets(self._consumer, start_from)
         self._owned: set[TopicPartition] = set()
         self._given_up: set[TopicPartition] = set()  # during the current poll
-        self._to_begin_again: set[TopicPartition] = set()
+        self._to_begin_again: set[TopicPartition] = set()  # nothing of them is given until then
+        self._ask_again_at = 0.0
         self._paused = False
         self._held: set[TopicPartition] = set()
         self._closed = False
@@ -96,7 +100,7 @@ class KafkaSource:
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message)]
         if self._given_up or self._to_begin_again:
-            # in the middle of consume(), which also gives back what it had taken before
+            # In the middle of consume(), which also gives back what it had taken before; or not yet begun where we say.
             unwanted = self._given_up | self._to_begin_again
             messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]
             self._begin_again(unwanted & self._owned)
@@ -130,15 +134,19 @@ class KafkaSource:
             self._consumer.resume([ClientPartition(*source) for source in free])
 
     def rewind(self, points: Mapping[TopicPartition, int]) -> None:
-        """Read these owned partitions again from these offsets."""
+        """Read these owned partitions again from these offsets; those yet to begin do so at the group's."""
         for source, offset in points.items():
-            if source in self._owned:
+            if source in self._owned - self._to_begin_again:
                 with self._watchdog.expecting("seek", CALL_DEADLINE_S):
                     self._seek(source, offset)
 
     def positions(self) -> dict[TopicPartition, int]:
-        """Where the next read of each owned partition would start, transaction markers passed over."""
-        found = self._consumer.position([ClientPartition(*source) for source in self._owned])
+        """Where the next read of each owned partition would start, transaction markers passed over.
+
+        Partitions of which nothing was read, or is given yet, are absent.
+        """
+        begun = self._owned - self._to_begin_again
+        found = self._consumer.position([ClientPartition(*source) for source in begun])
         return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
@@ -175,25 +183,29 @@ class KafkaSource:
                 self._consumer.close()
 
     def _begin_again(self, sources: set[TopicPartition]) -> None:
-        """Partitions given up and ours again within one call.
+        """Read these from where the group stands, or try again with the next poll.
 
-        Records taken before and after cannot be told apart, and the client counts both as delivered: taken as they
-        are, those before would be committed over what lies between the group's offset and them.
+        They were given up and are ours again within one call: records taken before and after cannot be told apart, and
+        the client counts both as delivered; taken as they are, those before would be committed over what lies between
+        the group's offset and them. Or nobody knew where they start when they were assigned.
         """
         self._to_begin_again = sources
-        if not sources:
+        if not sources or self._clock.monotonic() < self._ask_again_at:
             return
         partitions = [ClientPartition(*source) for source in sources]
+        starts = self._starts_of(sources)
+        if starts is None:
+            return
         try:
             self._consumer.incremental_unassign(partitions)
-            self._consumer.incremental_assign(self._from_the_start_on(partitions))
+            self._consumer.incremental_assign(starts)
         except KafkaException as exc:
             # such as another rebalance already under way; until then nothing of them is given
             self._log.warning("partitions_not_begun_again", partitions=_readable(sources), reason=str(exc))
             return
         self._to_begin_again = set()
-        if self._paused:
-            self._consumer.pause(partitions)
+        if resting := sources if self._paused else sources & self._held:
+            self._consumer.pause([ClientPartition(*source) for source in resting])
 
     def _seek(self, source: TopicPartition, offset: int) -> None:
         try:
@@ -207,7 +219,10 @@ class KafkaSource:
         self._owned |= sources
         for source in sources:
             self._failed_commits.pop(source, None)  # from when it was ours before
-        consumer.incremental_assign(self._from_the_start_on(partitions))
+        starts = self._starts_of(sources)
+        if starts is None:
+            self._to_begin_again |= sources  # the client has to have them all the same
+        consumer.incremental_assign(partitions if starts is None else starts)
         if self._paused:
             consumer.pause(partitions)
         else:
@@ -262,36 +277,44 @@ class KafkaSource:
             self._log.warning("consumer_error", code=error.name(), message=error.str())
         return False
 
-    def _from_the_start_on(self, partitions: list[ClientPartition]) -> list[ClientPartition]:
-        """The same, with a number where the group has no offset yet, so that a start is decided once.
+    def _starts_of(self, sources: Set[TopicPartition]) -> list[ClientPartition] | None:
+        """Where to read them from, each with a number: the group's, or where it has none the one decided here, once.
 
-        `latest` is committed at once: whoever comes next must not pass over what arrives from now on. What cannot be
-        asked now, or must not be decided here, is left to the client, which reports it (see `_start`).
+        None while that cannot be asked. Never left to the client: when the group's coordinator has moved it asks the
+        old one, once, and then reads nothing of the partition for ever (librdkafka #5586).
+
+        `latest` is committed at once: whoever comes next must not pass over what arrives from now on.
         """
-        if self._start_from == "fail":
-            return partitions
+        began = self._clock.monotonic()
         try:
-            known = self.committed(_sources(partitions))
-            decided = {source: self._offsets.first_of(source) for source in _sources(partitions) - known.keys()}
+            known = self.committed(sources)
+            if self._start_from == "fail" and (without := sources - known.keys()):
+                raise ConsumerDead(f"no committed offset for {_readable(without)}, and kafka.start_from is fail")
+            decided = {source: self._offsets.first_of(source) for source in sorted(sources - known.keys())}
         except (BrokerUnavailable, KafkaException) as exc:
-            self._log.warning("start_not_decided", reason=str(exc))
-            return partitions
-        for source in sorted(decided):
-            self._starts_anew(source, decided[source])
-        starts = [ClientPartition(*source, offset) for source, offset in decided.items()]
-        if starts and self._start_from == "latest":
-            self._consumer.commit(offsets=starts, asynchronous=True)
-        return [p for p in partitions if TopicPartition(p.topic, p.partition) in known] + starts
+            now = self._clock.monotonic()
+            self._ask_again_at = now + (now - began) + ASK_AGAIN_S
+            self._log.warning("start_not_decided", partitions=_readable(sources), reason=str(exc))
+            return None
+        for source, offset in decided.items():
+            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=offset)
+            self._observer.offset_reset("no_committed_offset", 0)
+        if decided and self._start_from == "latest":
+            self._consumer.commit(offsets=_at(decided), asynchronous=True)
+        return _at(known | decided)
 
     def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
-        """There is no committed offset, or the record at it is gone: start where the setting says.
+        """The record at the offset we had is gone: start where the setting says.
 
         The client is told to report this instead of doing it, because it would do it silently.
         """
-        if self._start_from == "fail":
-            raise ConsumerDead(f"no committed offset to start from, and kafka.start_from is fail: {error.str()}")
-        if source not in self._owned:
+        if source not in self._owned - self._to_begin_again:
             return
+        if self._start_from == "fail":
+            raise ConsumerDead(
+                f"no record at the committed offset of {source.topic}[{source.partition}], "
+                f"and kafka.start_from is fail: {error.str()}"
+            )
         # A partition in this state cannot be sought. At once, before anything that waits: a rebalance that comes
         # meanwhile must find the assignment as it left it.
         where = ClientPartition(*source, OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END)
@@ -300,8 +323,7 @@ class KafkaSource:
         if self._paused or source in self._held:
             self._consumer.pause([where])
         if offset is None or offset < 0:
-            self._starts_anew(source, self._start_from)
-            return
+            return  # from there the client could not find the way here; now it looks again
         missed = self._offsets.missed(source, offset)
         self._log.error(
             "committed_offset_out_of_range",
@@ -309,13 +331,13 @@ class KafkaSource:
         )  # fmt: skip
         self._observer.offset_reset("out_of_range", missed)
 
-    def _starts_anew(self, source: TopicPartition, at: int | str) -> None:
-        self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=at)
-        self._observer.offset_reset("no_committed_offset", 0)
-
 
 def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:
     return {TopicPartition(item.topic, item.partition) for item in partitions}
+
+
+def _at(offsets: Mapping[TopicPartition, int]) -> list[ClientPartition]:
+    return [ClientPartition(*source, offset) for source, offset in offsets.items()]
 
 
 def _readable(sources: Iterable[TopicPartition]) -> list[str]:

@@ -78,7 +78,7 @@ def build_writer(
         session_timeout_s=settings.kafka.session_timeout_s,
     )
     properties = consumer_properties(client, group, int(audit.memory_budget_bytes * QUEUE_SHARE))
-    source = AuditSource(properties, list(kept), "earliest", watchdog, _Unwatched())
+    source = AuditSource(properties, list(kept), "earliest", clock, watchdog, _Unwatched())
     policy = AuditPolicy(
         roll=RollPolicy(audit.file_rows, audit.file_bytes, audit.file_age_s),
         memory_bytes=audit.memory_budget_bytes,

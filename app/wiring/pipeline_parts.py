@@ -147,6 +147,7 @@ class PipelineParts:
             consumer_properties(policy, group, int(budget * CONSUMER_SHARE)),
             pipeline.input_topics,
             settings.kafka.start_from,
+            clock,
             watchdog,
             self._observer,
         )

@@ -133,7 +133,7 @@ class BrokerWorld(World):
         clock, watchdog, observer = SystemClock(), Watchdog(SystemClock()), RecordingObserver()
         policy = ClientPolicy(kafka, "contract")
         properties = consumer_properties(policy, GroupPolicy(self._group, protocol), 1_000_000)
-        self.source = KafkaSource(properties, [self._topic], "earliest", watchdog, observer)
+        self.source = KafkaSource(properties, [self._topic], "earliest", clock, watchdog, observer)
         self.source.subscribe(Listener())
         delivery = DeliveryPolicy(self._group if transactional else None, COMMIT_INTERVAL_S)
         where = OutputTopics(output, dead_letters)
