@@ -12,7 +12,7 @@ import pytest
 
 from app.wiring import training
 from tests.chaos.faulty_kafka import FaultyKafka
-from tests.chaos.flow import Flow, now_ms
+from tests.chaos.flow import Flow, now_ms, recoveries_s
 
 TIMEOUT_S = 900  # of one test: waiting for its turn is part of it
 
@@ -97,8 +97,7 @@ def trio(flow):
     flows = [flow(), flow(protocol="consumer"), flow(mode="at_least_once")]
     with contextlib.ExitStack() as running:
         kept = [(stream, running.enter_context(stream.kept())) for stream in flows]
-        for stream, slot in kept:
-            stream.recovery_s(now_ms(), slot.tend)
+        recoveries_s(kept, now_ms())
         yield kept
 
 

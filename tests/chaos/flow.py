@@ -237,6 +237,16 @@ class Slot:
             self.start()
 
 
+def recoveries_s(kept, since_ms):
+    """`Flow.recovery_s` of each (flow, slot), by name of the flow; any worker that ends is started again at once."""
+
+    def tend():
+        for _, slot in kept:
+            slot.tend()
+
+    return {str(stream): stream.recovery_s(since_ms, tend) for stream, _ in kept}
+
+
 def stacks(worker):
     """What each thread of a failing worker is doing, if it can still say."""
     said = len(worker.log)

@@ -3,7 +3,7 @@
 import pytest
 
 from app.exit_status import EXIT_WATCHDOG
-from tests.chaos.flow import CI_MARGIN_S, now_ms
+from tests.chaos.flow import CI_MARGIN_S, now_ms, recoveries_s
 
 BOUND_S = 12.0  # with broker.session.timeout.ms 6000
 
@@ -23,13 +23,13 @@ def test_kill_9_of_a_broker(faults, trio, role, measured):
 
     victim.kill()
     killed_ms = now_ms()
-    recoveries = {str(each): each.recovery_s(killed_ms, slot.tend) for each, slot in trio}
+    recoveries = recoveries_s(trio, killed_ms)
     victim.start()
     faults.wait_until_in_sync()
 
     measured("recovery_s", recoveries)
+    recoveries_s(trio, now_ms())
     for each, slot in trio:
-        each.recovery_s(now_ms(), slot.tend)
         each.judged()
         # The client may wait for ever for the group coordinator that died (librdkafka #5456, #5511).
         assert set(slot.ends) <= ({EXIT_WATCHDOG} if each.mode == "exactly_once" else set())

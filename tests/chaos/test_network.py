@@ -7,7 +7,7 @@ import pytest
 
 from app.exit_status import EXIT_DRAIN_DEADLINE, EXIT_WATCHDOG
 from tests.chaos.faulty_kafka import NETWORK_FAULTS
-from tests.chaos.flow import CI_MARGIN_S, now_ms
+from tests.chaos.flow import CI_MARGIN_S, now_ms, recoveries_s
 
 FAULT_S = 6.0  # past every session timeout here
 # After the network is whole: a call that hangs is ended by the watchdog 8 s past its timeout of 5 s, then a worker
@@ -27,7 +27,7 @@ def test_network_fault(faults, trio, fault, measured):
     faults.heal_network()
     healed_ms = now_ms()
 
-    recoveries = {str(stream): stream.recovery_s(healed_ms, slot.tend) for stream, slot in trio}
+    recoveries = recoveries_s(trio, healed_ms)
     measured("recovery_s", recoveries)
     for stream, slot in trio:
         stream.judged()
