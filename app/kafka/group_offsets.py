@@ -1,12 +1,15 @@
 """Where a group stands in its partitions, and where it begins if it stands nowhere."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
+from contextlib import suppress
 from typing import Literal
 
+import structlog
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from app.errors import BrokerUnavailable
+from app.errors import BrokerUnavailable, ConsumerDead
+from app.ports import SourceObserver
 from app.records import TopicPartition
 
 StartFrom = Literal["earliest", "latest", "fail"]
@@ -17,8 +20,9 @@ STARTS_TIMEOUT_S = 1.0
 class GroupOffsets:
     """Of one consumer's group, asked of the broker each time. On the consumer's thread."""
 
-    def __init__(self, consumer: Consumer, start_from: StartFrom) -> None:
-        self._consumer, self._start_from = consumer, start_from
+    def __init__(self, consumer: Consumer, group_id: str, start_from: StartFrom, observer: SourceObserver) -> None:
+        self._consumer, self._start_from, self._observer = consumer, start_from, observer
+        self._log = structlog.get_logger().bind(group=group_id)
 
     def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's offsets; partitions without one are absent. Raises BrokerUnavailable, also if one is in doubt."""
@@ -45,6 +49,37 @@ class GroupOffsets:
             starts[source] = low if self._start_from == "earliest" else high
         return {source: offset for source, offset in starts.items() if offset >= 0}
 
+    def beginnings(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where to read these from: where the group stands, or what is decided here, once, where it has no offset.
+
+        Those that cannot be asked now are absent. `latest` is committed at once: whoever comes next must not pass over
+        what arrives from now on. Raises ConsumerDead if the setting is to start nowhere.
+        """
+        try:
+            answered = self._answered(sources)
+        except BrokerUnavailable as exc:
+            self._log.warning("start_not_decided", partitions=readable(sources), reason=str(exc))
+            return {}
+        standing = {TopicPartition(p.topic, p.partition): p.offset for p in answered if p.error is None}
+        without = sorted(source for source, offset in standing.items() if offset < 0)
+        if without and self._start_from == "fail":
+            raise ConsumerDead(f"no committed offset for {', '.join(readable(without))}, and kafka.start_from is fail")
+        decided: dict[TopicPartition, int] = {}
+        for source in without:
+            with suppress(KafkaException):
+                decided[source] = self.first_of(source)
+        for source, offset in decided.items():
+            self._log.info("starting_without_a_committed_offset", source=readable([source]), at=offset)
+            self._observer.offset_reset("no_committed_offset", 0)
+        if decided and self._start_from == "latest":
+            starts = [ClientPartition(*source, offset) for source, offset in decided.items()]
+            self._consumer.commit(offsets=starts, asynchronous=True)
+        found = {source: offset for source, offset in standing.items() if offset >= 0} | decided
+        if rest := sources - found.keys():
+            reason = "a transaction has their offsets in its hands, or their leaders do not answer"
+            self._log.warning("start_not_decided", partitions=readable(rest), reason=reason)
+        return found
+
     def first_of(self, source: TopicPartition) -> int:
         """Where a group without an offset begins, as the setting says. Raises KafkaException."""
         low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
@@ -57,12 +92,22 @@ class GroupOffsets:
         except KafkaException:
             return 0
 
-    def _asked(self, sources: Iterable[TopicPartition]) -> list[ClientPartition]:
-        try:
-            found = self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+    def _asked(self, sources: Collection[TopicPartition]) -> list[ClientPartition]:
+        found = self._answered(sources)
         # one that a transaction still has in its hands comes without an offset, as if there were none
         if failure := next((partition.error for partition in found if partition.error is not None), None):
             raise BrokerUnavailable(f"the committed offsets are not known: {failure.str()}")
         return found
+
+    def _answered(self, sources: Collection[TopicPartition]) -> list[ClientPartition]:
+        if not sources:
+            return []
+        try:
+            return self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+
+
+def readable(sources: Iterable[TopicPartition]) -> list[str]:
+    """For logs, in order."""
+    return [f"{source.topic}[{source.partition}]" for source in sorted(sources)]

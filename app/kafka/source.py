@@ -14,13 +14,14 @@ from app.clock import Clock
 from app.errors import BrokerUnavailable, ConsumerDead
 from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.consumer_errors import is_without_start, raise_if_final
-from app.kafka.group_offsets import GroupOffsets, StartFrom
+from app.kafka.group_offsets import GroupOffsets, StartFrom, readable
 from app.kafka.watchdog import Watchdog
 from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
 
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
-ASK_AGAIN_S = 0.1  # after a group that did not say where it stands; and as long again as it took not to say
+ASK_AGAIN_FIRST_S, ASK_AGAIN_MOST_S = 0.1, 2.0  # between two questions where partitions are to begin
+ANYWHERE = 0  # the offset of a paused partition, until it is known where it begins
 
 
 class KafkaSource:
@@ -42,11 +43,12 @@ class KafkaSource:
         self._failed_commits: dict[TopicPartition, int] = {}
         with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
-        self._offsets = GroupOffsets(self._consumer, start_from)
+        self._offsets = GroupOffsets(self._consumer, properties["group.id"], start_from, observer)
         self._owned: set[TopicPartition] = set()
         self._given_up: set[TopicPartition] = set()  # during the current poll
-        self._to_begin_again: set[TopicPartition] = set()  # nothing of them is given until then
-        self._ask_again_at = 0.0
+        self._to_begin: dict[TopicPartition, int | None] = {}  # where, if that is known; nothing of them is given
+        self._begun_at: dict[TopicPartition, int] = {}  # by the numbers we gave
+        self._ask_again_s, self._ask_again_at = ASK_AGAIN_FIRST_S, 0.0
         self._paused = False
         self._held: set[TopicPartition] = set()
         self._closed = False
@@ -99,11 +101,11 @@ class KafkaSource:
     def _usable(self, messages: list[Message]) -> list[Record]:
         if messages and any([message.error() for message in messages]):  # noqa: C419 - a list is quicker here
             messages = [message for message in messages if message.error() is None or self._report(message)]
-        if self._given_up or self._to_begin_again:
-            # In the middle of consume(), which also gives back what it had taken before; or not yet begun where we say.
-            unwanted = self._given_up | self._to_begin_again
+        if self._given_up or self._to_begin:
+            # in the middle of consume(), which also gives back what it had taken before; or not where they begin
+            unwanted = self._given_up | self._to_begin.keys()
             messages = [m for m in messages if (m.topic(), m.partition()) not in unwanted]
-            self._begin_again(unwanted & self._owned)
+            self._begin()
         if not self._joined and self._stranger is not None:
             self._joined = self._consumer.consumer_group_metadata() != self._stranger
         return messages  # type: ignore[return-value] # the client's messages are Records
@@ -117,8 +119,8 @@ class KafkaSource:
     def resume(self) -> None:
         """Fetch again."""
         if self._paused:
-            self._consumer.resume([ClientPartition(*source) for source in self._owned - self._held])
             self._paused = False
+            self._let_flow(self._owned)
 
     def hold(self, sources: Set[TopicPartition]) -> None:
         """Stop fetching these partitions, whatever `resume` says, until they are released or taken away."""
@@ -130,22 +132,20 @@ class KafkaSource:
         """Fetch held partitions again."""
         free = self._held & sources
         self._held -= free
-        if not self._paused:
-            self._consumer.resume([ClientPartition(*source) for source in free])
+        self._let_flow(free)
 
     def rewind(self, points: Mapping[TopicPartition, int]) -> None:
         """Read these owned partitions again from these offsets; those yet to begin do so at the group's."""
         for source, offset in points.items():
-            if source in self._owned - self._to_begin_again:
-                with self._watchdog.expecting("seek", CALL_DEADLINE_S):
-                    self._seek(source, offset)
+            if source in self._owned - self._to_begin.keys():
+                self._seek(source, offset)
 
     def positions(self) -> dict[TopicPartition, int]:
         """Where the next read of each owned partition would start, transaction markers passed over.
 
         Partitions of which nothing was read, or is given yet, are absent.
         """
-        begun = self._owned - self._to_begin_again
+        begun = self._owned - self._to_begin.keys()
         found = self._consumer.position([ClientPartition(*source) for source in begun])
         return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
@@ -164,7 +164,7 @@ class KafkaSource:
 
     def starts(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """Where the group stands, or will start, in these partitions; those not known are absent."""
-        return self._offsets.starts(sources)
+        return self._offsets.starts(sources - self._to_begin.keys())  # of those it is asked already
 
     def notes(self, sources: Set[TopicPartition]) -> list[str]:
         """What was committed along with the offsets of these partitions, as far as that is known."""
@@ -182,36 +182,44 @@ class KafkaSource:
             with self._watchdog.expecting("close", CALL_DEADLINE_S):
                 self._consumer.close()
 
-    def _begin_again(self, sources: set[TopicPartition]) -> None:
-        """Read these from where the group stands, or try again with the next poll.
+    def _begin(self) -> None:
+        """Seek the partitions that are not where they begin; what cannot be done now is left to a later poll.
 
-        They were given up and are ours again within one call: records taken before and after cannot be told apart, and
-        the client counts both as delivered; taken as they are, those before would be committed over what lies between
-        the group's offset and them. Or nobody knew where they start when they were assigned.
+        Nobody knew where that was when they were assigned; or they were given up and are ours again within one call:
+        records taken before and after cannot be told apart, and the client counts both as delivered; taken as they are,
+        those before would be committed over what lies between the group's offset and them.
         """
-        self._to_begin_again = sources
-        if not sources or self._clock.monotonic() < self._ask_again_at:
+        if not self._to_begin or self._clock.monotonic() < self._ask_again_at:
             return
-        partitions = [ClientPartition(*source) for source in sources]
-        starts = self._starts_of(sources)
-        if starts is None:
-            return
-        try:
-            self._consumer.incremental_unassign(partitions)
-            self._consumer.incremental_assign(starts)
-        except KafkaException as exc:
-            # such as another rebalance already under way; until then nothing of them is given
-            self._log.warning("partitions_not_begun_again", partitions=_readable(sources), reason=str(exc))
-            return
-        self._to_begin_again = set()
-        if resting := sources if self._paused else sources & self._held:
-            self._consumer.pause([ClientPartition(*source) for source in resting])
+        if unknown := {source for source, offset in self._to_begin.items() if offset is None}:
+            self._to_begin |= self._offsets.beginnings(unknown)
+        for source, offset in list(self._to_begin.items()):
+            if offset is not None:
+                try:
+                    self._seek(source, offset)
+                except BrokerUnavailable as exc:  # such as: the client has not yet begun to fetch it
+                    self._log.warning("partition_not_begun", reason=str(exc))
+                    continue
+                del self._to_begin[source]
+                self._begun_at[source] = offset
+                self._let_flow({source})
+        if self._to_begin:
+            self._ask_again_at = self._clock.monotonic() + self._ask_again_s
+            self._ask_again_s = min(2 * self._ask_again_s, ASK_AGAIN_MOST_S)
+        else:
+            self._ask_again_s, self._ask_again_at = ASK_AGAIN_FIRST_S, 0.0
+
+    def _let_flow(self, sources: Set[TopicPartition]) -> None:
+        """Have the client fetch those of these that nobody wants it not to."""
+        if not self._paused and (free := sources - self._held - self._to_begin.keys()):
+            self._consumer.resume([ClientPartition(*source) for source in free])
 
     def _seek(self, source: TopicPartition, offset: int) -> None:
         try:
-            self._consumer.seek(ClientPartition(source.topic, source.partition, offset))
+            with self._watchdog.expecting("seek", CALL_DEADLINE_S):
+                self._consumer.seek(ClientPartition(source.topic, source.partition, offset))
         except KafkaException as exc:
-            raise BrokerUnavailable(f"cannot go back to {source.topic}[{source.partition}]@{offset}: {exc}") from exc
+            raise BrokerUnavailable(f"cannot go to {source.topic}[{source.partition}]@{offset}: {exc}") from exc
 
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         self._joined = True
@@ -219,34 +227,39 @@ class KafkaSource:
         self._owned |= sources
         for source in sources:
             self._failed_commits.pop(source, None)  # from when it was ours before
-        starts = self._starts_of(sources)
-        if starts is None:
-            self._to_begin_again |= sources  # the client has to have them all the same
-        consumer.incremental_assign(partitions if starts is None else starts)
-        if self._paused:
-            consumer.pause(partitions)
-        else:
-            consumer.resume(partitions)  # paused when they were taken from us, they would stay so, silently
-        self._log.info("partitions_assigned", partitions=_readable(sources))
+        starts = self._offsets.beginnings(sources)
+        self._begun_at |= starts
+        self._to_begin |= {s: starts.get(s) for s in sources if s not in starts or s in self._given_up}
+        # Each with a number, or the client asks the group itself: a coordinator that has moved it asks once, and then
+        # reads nothing of the partition for ever (librdkafka #5586).
+        consumer.incremental_assign(_at({source: starts.get(source, ANYWHERE) for source in sources}))
+        if resting := sources if self._paused else sources & self._to_begin.keys():
+            consumer.pause([ClientPartition(*source) for source in resting])
+        self._let_flow(sources)  # paused when they were taken from us, they would stay so, silently
+        self._log.info("partitions_assigned", partitions=readable(sources))
         self._heard().on_assigned(sources)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         sources = _sources(partitions) & self._owned  # the list may name partitions that are not ours
-        self._log.info("partitions_revoked", partitions=_readable(sources))
+        self._log.info("partitions_revoked", partitions=readable(sources))
         self._heard().on_revoked(sources)
-        self._owned -= sources
-        self._held -= sources
-        self._given_up |= sources
+        self._give_up(sources)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         sources = _sources(partitions) & self._owned
-        self._log.warning("partitions_lost", partitions=_readable(sources))
+        self._log.warning("partitions_lost", partitions=readable(sources))
+        self._give_up(sources)
+        self._heard().on_lost(sources)
+        consumer.incremental_unassign(partitions)
+
+    def _give_up(self, sources: set[TopicPartition]) -> None:
         self._owned -= sources
         self._held -= sources
         self._given_up |= sources
-        self._heard().on_lost(sources)
-        consumer.incremental_unassign(partitions)
+        for source in sources:
+            self._to_begin.pop(source, None)
+            self._begun_at.pop(source, None)
 
     def _heard(self) -> AssignmentListener:
         if self._listener is None:
@@ -259,7 +272,7 @@ class KafkaSource:
             source, failure = TopicPartition(partition.topic, partition.partition), error or partition.error
             self._failed_commits.pop(source, None)
             if failure is not None:
-                self._log.warning("offset_not_committed", source=_readable([source]), message=failure.str())
+                self._log.warning("offset_not_committed", source=readable([source]), message=failure.str())
                 self._failed_commits[source] = partition.offset
 
     def _on_error(self, error: KafkaError) -> None:
@@ -277,57 +290,36 @@ class KafkaSource:
             self._log.warning("consumer_error", code=error.name(), message=error.str())
         return False
 
-    def _starts_of(self, sources: Set[TopicPartition]) -> list[ClientPartition] | None:
-        """Where to read them from, each with a number: the group's, or where it has none the one decided here, once.
-
-        None while that cannot be asked. Never left to the client: when the group's coordinator has moved it asks the
-        old one, once, and then reads nothing of the partition for ever (librdkafka #5586).
-
-        `latest` is committed at once: whoever comes next must not pass over what arrives from now on.
-        """
-        began = self._clock.monotonic()
-        try:
-            known = self.committed(sources)
-            if self._start_from == "fail" and (without := sources - known.keys()):
-                raise ConsumerDead(f"no committed offset for {_readable(without)}, and kafka.start_from is fail")
-            decided = {source: self._offsets.first_of(source) for source in sorted(sources - known.keys())}
-        except (BrokerUnavailable, KafkaException) as exc:
-            now = self._clock.monotonic()
-            self._ask_again_at = now + (now - began) + ASK_AGAIN_S
-            self._log.warning("start_not_decided", partitions=_readable(sources), reason=str(exc))
-            return None
-        for source, offset in decided.items():
-            self._log.info("starting_without_a_committed_offset", source=_readable([source]), at=offset)
-            self._observer.offset_reset("no_committed_offset", 0)
-        if decided and self._start_from == "latest":
-            self._consumer.commit(offsets=_at(decided), asynchronous=True)
-        return _at(known | decided)
-
     def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
         """The record at the offset we had is gone: start where the setting says.
 
         The client is told to report this instead of doing it, because it would do it silently.
         """
-        if source not in self._owned - self._to_begin_again:
+        if source not in self._owned:
             return
-        if self._start_from == "fail":
+        waits = source in self._to_begin  # and was fetched from anywhere before it was paused
+        if not waits and offset is not None and 0 <= offset < self._begun_at.get(source, 0):
+            return  # said of an earlier assignment
+        if not waits and self._start_from == "fail":
             raise ConsumerDead(
                 f"no record at the committed offset of {source.topic}[{source.partition}], "
                 f"and kafka.start_from is fail: {error.str()}"
             )
         # A partition in this state cannot be sought. At once, before anything that waits: a rebalance that comes
         # meanwhile must find the assignment as it left it.
-        where = ClientPartition(*source, OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END)
+        beginning = OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END
+        where = ClientPartition(*source, ANYWHERE if waits else beginning)
+        self._begun_at.pop(source, None)
         self._consumer.incremental_unassign([where])
         self._consumer.incremental_assign([where])
-        if self._paused or source in self._held:
+        if self._paused or waits or source in self._held:
             self._consumer.pause([where])
-        if offset is None or offset < 0:
-            return  # from there the client could not find the way here; now it looks again
+        if waits or offset is None or offset < 0:
+            return  # without an offset: the client could not look our own beginning or end up, and does now
         missed = self._offsets.missed(source, offset)
         self._log.error(
             "committed_offset_out_of_range",
-            source=_readable([source]), offset=offset, at=self._start_from, records_missed=missed,
+            source=readable([source]), offset=offset, at=self._start_from, records_missed=missed,
         )  # fmt: skip
         self._observer.offset_reset("out_of_range", missed)
 
@@ -338,7 +330,3 @@ def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:
 
 def _at(offsets: Mapping[TopicPartition, int]) -> list[ClientPartition]:
     return [ClientPartition(*source, offset) for source, offset in offsets.items()]
-
-
-def _readable(sources: Iterable[TopicPartition]) -> list[str]:
-    return [f"{source.topic}[{source.partition}]" for source in sorted(sources)]

@@ -1,7 +1,17 @@
 """What `ports.Source` promises, asked of the fake that the loop is tested with and of the consumer, both protocols."""
 
+import time
+import uuid
+
 import pytest
-from worlds import BrokerWorld, MemoryWorld
+from worlds import WAIT_S, BrokerWorld, Listener, MemoryWorld, RecordingObserver
+
+from app.clock import SystemClock
+from app.errors import ConsumerDead
+from app.kafka.client_config import ClientPolicy, GroupPolicy, consumer_properties
+from app.kafka.group_offsets import GroupOffsets
+from app.kafka.source import KafkaSource
+from app.kafka.watchdog import Watchdog
 
 
 def real(name):
@@ -93,3 +103,50 @@ def test_the_group_starts_at_its_committed_offset(world):
     assert world.sink.settle_now({world.at(0): 4}, "", 30.0)
     assert world.source.starts({world.at(0)}) == {world.at(0): 4}
     assert world.source.committed({world.at(0), world.at(1)}) == {world.at(0): 4}
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_partition_begins_once_the_group_says_where_and_the_others_at_once(kafka, topics, protocol, monkeypatch):
+    """As while its coordinator moves, or a transaction has the offset in its hands; here it says 7 in the end."""
+    told, ask = [], GroupOffsets.beginnings
+
+    def reluctant(offsets, sources):
+        found = ask(offsets, sources)
+        return {s: 7 if s.partition == 0 else offset for s, offset in found.items() if s.partition != 0 or told}
+
+    monkeypatch.setattr(GroupOffsets, "beginnings", reluctant)
+    world = BrokerWorld(kafka, topics, protocol=protocol)
+    try:
+        world.append(0, 30)
+        world.append(1, 20)
+        assert world.polled(20) == [(1, offset) for offset in range(20)]
+        world.source.pause()
+        world.source.resume()
+        assert world.polled_for(0.5) == []
+        assert world.at(0) not in world.source.positions()
+        told.append(True)
+        assert world.polled(23) == [(0, offset) for offset in range(7, 30)]
+    finally:
+        world.close()
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_group_without_offsets_that_may_start_nowhere_is_an_error_that_says_so(kafka, topics, protocol):
+    clock = SystemClock()
+    group = GroupPolicy(f"contract-{uuid.uuid4().hex[:12]}", protocol)
+    properties = consumer_properties(ClientPolicy(kafka, "contract"), group, 1_000_000)
+    source = KafkaSource(properties, [topics("events", 2)], "fail", clock, Watchdog(clock), RecordingObserver())
+    source.subscribe(Listener())
+    try:
+        with pytest.raises(ConsumerDead, match=r"no committed offset for events.*\[0\].*kafka.start_from is fail"):
+            poll_until_dead(source)
+    finally:
+        source.close()
+
+
+def poll_until_dead(source):
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        source.poll(100, 0.1)

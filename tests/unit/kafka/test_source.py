@@ -7,7 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 from fakes import ManualClock
 
-from app.kafka.source import ASK_AGAIN_S, KafkaSource
+from app.errors import ConsumerDead
+from app.kafka.source import ANYWHERE, ASK_AGAIN_FIRST_S, KafkaSource
 from app.kafka.watchdog import Watchdog
 from app.records import TopicPartition
 
@@ -19,7 +20,8 @@ class ScriptedConsumer:
 
     def __init__(self, _properties):
         self.script, self.calls, self.group = [], [], {}
-        self.starts = {}
+        self.starts, self.commits = {}, {}
+        self.in_doubt, self.leaderless = set(), set()
         self.refusals = self.silences = 0
 
     def subscribe(self, _topics, on_assign, on_revoke, on_lost):
@@ -42,29 +44,50 @@ class ScriptedConsumer:
         if self.silences:
             self.silences -= 1
             raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
-        return [ClientPartition(p.topic, p.partition, self.group.get(p.partition, -1001)) for p in partitions]
+        return [self._standing(partition) for partition in partitions]
+
+    def _standing(self, partition):
+        found = ClientPartition(partition.topic, partition.partition, self.group.get(partition.partition, -1001))
+        if partition.partition in self.in_doubt:
+            error = KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT)
+            return SimpleNamespace(topic=found.topic, partition=found.partition, offset=-1001, error=error)
+        return found
+
+    def get_watermark_offsets(self, partition, timeout):
+        assert timeout
+        if partition.partition in self.leaderless:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        return 10 + partition.partition, 20 + partition.partition
+
+    def commit(self, offsets, asynchronous):
+        assert asynchronous
+        self.commits |= {p.partition: p.offset for p in offsets}
 
     def incremental_assign(self, partitions):
-        self.calls.append(("assign", [p.partition for p in partitions]))
+        self.calls.append(("assign", numbers(partitions)))
         self.starts |= {p.partition: p.offset for p in partitions}
 
     def incremental_unassign(self, partitions):
-        if self.refusals:
-            self.refusals -= 1
-            raise KafkaException(KafkaError(KafkaError._STATE))
-        self.calls.append(("unassign", [p.partition for p in partitions]))
+        self.calls.append(("unassign", numbers(partitions)))
 
     def position(self, partitions):
         return [ClientPartition(p.topic, p.partition, 100) for p in partitions]
 
     def seek(self, partition):
-        self.calls.append(("seek", [partition.partition]))
+        if self.refusals:
+            self.refusals -= 1
+            raise KafkaException(KafkaError(KafkaError._STATE))
+        self.calls.append(("seek", partition.partition, partition.offset))
 
     def pause(self, partitions):
-        self.calls.append(("pause", [p.partition for p in partitions]))
+        self.calls.append(("pause", numbers(partitions)))
 
     def resume(self, partitions):
-        self.calls.append(("resume", [p.partition for p in partitions]))
+        self.calls.append(("resume", numbers(partitions)))
+
+
+def numbers(partitions):
+    return sorted(p.partition for p in partitions)
 
 
 @pytest.fixture
@@ -73,14 +96,31 @@ def clock():
 
 
 @pytest.fixture
-def source(monkeypatch, clock):
+def begun(monkeypatch, clock):
+    """A source by what it starts from, subscribed, owning nothing; `resets` are what its observer was told."""
     monkeypatch.setattr("app.kafka.source.Consumer", ScriptedConsumer)
-    properties = {"group.id": "group", "group.protocol": "consumer"}
-    nobody = SimpleNamespace(offset_reset=lambda *_: None)
-    source = KafkaSource(properties, [TOPIC], "earliest", clock, Watchdog(clock), nobody)
-    listener = SimpleNamespace(on_assigned=lambda _: None, on_revoked=lambda _: None, on_lost=lambda _: None)
-    source.subscribe(listener)
-    source.consumer.group = {0: 8, 1: 5}
+
+    def begin(start_from="earliest"):
+        properties = {"group.id": "group", "group.protocol": "consumer"}
+        resets = []
+        observer = SimpleNamespace(offset_reset=lambda reason, _missed: resets.append(reason))
+        source = KafkaSource(properties, [TOPIC], start_from, clock, Watchdog(clock), observer)
+        source.resets = resets
+        source.subscribe(SimpleNamespace(on_assigned=ignored, on_revoked=ignored, on_lost=ignored))
+        return source
+
+    return begin
+
+
+def ignored(_sources):
+    pass
+
+
+@pytest.fixture
+def source(begun):
+    """Owns 0 and 1, of which the group stands at 8 and 5; it stands at 30 in 2."""
+    source = begun()
+    source.consumer.group = {0: 8, 1: 5, 2: 30}
     given(source, 0, 1)
     source.consumer.calls.clear()
     return source
@@ -88,6 +128,22 @@ def source(monkeypatch, clock):
 
 def partitions(*numbers):
     return [ClientPartition(TOPIC, number) for number in numbers]
+
+
+def comes_unknown(source, partition, silences=2):
+    """Given while the group does not answer: the assignment asks, and the poll it came in."""
+    source.consumer.silences = silences
+    source.consumer.script = [lambda: given(source, partition)]
+    source.poll(100, 0)
+
+
+def sought(source, partition):
+    return [call for call in source.consumer.calls if call[:2] == ("seek", partition)]
+
+
+def out_of_range(partition, offset):
+    error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
+    return Message(topic=TOPIC, partition=partition, offset=offset, error=error)
 
 
 def given(source, *numbers):
@@ -126,13 +182,12 @@ def test_a_partition_that_went_and_came_in_one_call_begins_again_at_the_groups_o
         record(0, 10), record(0, 11), record(1, 5), lambda: goes(source, 0), lambda: given(source, 0), record(0, 8)
     ]  # fmt: skip
     assert places(getattr(source, call)(100, 0)) == [(1, 5)]
-    begun = source.consumer.calls[-2:]
-    assert begun == [("unassign", [0]), ("assign", [0])]
+    assert source.consumer.calls[-2:] == [("seek", 0, 8), ("resume", [0])]
     source.consumer.script = [record(0, 8), record(0, 9)]
     assert places(getattr(source, call)(100, 0)) == [(0, 8), (0, 9)]
 
 
-def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source):
+def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source, clock):
     def goes_and_comes():
         lost(source, 0)
         source.consumer.refusals = 2
@@ -142,8 +197,12 @@ def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source):
     assert places(source.gather(100, 0)) == []
     source.consumer.script = [record(0, 11), record(1, 5)]
     assert places(source.gather(100, 0)) == [(1, 5)]
+    assert source.consumer.refusals == 1  # not with every poll
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.gather(100, 0)
+    clock.advance(2 * ASK_AGAIN_FIRST_S)
     source.consumer.script = [record(0, 12)]
-    assert places(source.gather(100, 0)) == []  # begun again after this call: it was fetched before
+    assert places(source.gather(100, 0)) == []  # sought after this call: it was fetched before
     source.consumer.script = [record(0, 8)]
     assert places(source.gather(100, 0)) == [(0, 8)]
 
@@ -151,57 +210,122 @@ def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source):
 def test_where_a_partition_starts_is_never_left_to_the_client(source):
     """It asks a group's coordinator that has moved only once, and reads nothing for ever (librdkafka #5586)."""
     assert source.consumer.starts == {0: 8, 1: 5}
+    comes_unknown(source, 2)
+    assert source.consumer.starts[2] == ANYWHERE
 
 
-def test_a_partition_of_which_nobody_can_say_where_it_starts_begins_once_it_is_known(source, clock):
-    def comes():
-        source.consumer.silences = 2
-        given(source, 2)
-
-    source.consumer.group[2] = 30
-    source.consumer.script = [comes, record(2, 0), record(1, 5)]
-    assert places(source.poll(100, 0)) == [(1, 5)]  # wherever the client found record 0
+def test_a_partition_of_which_nobody_can_say_where_it_begins_does_once_it_is_known(source, clock):
+    comes_unknown(source, 2, silences=3)
+    source.consumer.script = [record(2, 0), record(1, 5)]
+    assert places(source.poll(100, 0)) == [(1, 5)]
     two = TopicPartition(TOPIC, 2)
     assert two not in source.positions()  # the client's own counts what was not given
     source.rewind({two: 7})
-    assert ("seek", [2]) not in source.consumer.calls
+    assert not sought(source, 2)
+    source.pause()
+    source.resume()
+    assert ("resume", [0, 1]) in source.consumer.calls  # not 2
 
     assert places(source.poll(100, 0)) == []
     assert source.consumer.silences == 1  # not asked with every poll
-    for _ in range(2):
-        clock.advance(ASK_AGAIN_S)
-        assert places(source.poll(100, 0)) == []
-    assert source.consumer.calls[-2:] == [("unassign", [2]), ("assign", [2])]
-    assert source.consumer.starts[2] == 30
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert not sought(source, 2)
+    clock.advance(2 * ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert source.consumer.calls[-2:] == [("seek", 2, 30), ("resume", [2])]
     assert source.positions()[two] == 100
 
     source.consumer.script = [record(2, 30)]
     assert places(source.poll(100, 0)) == [(2, 30)]
 
 
-def test_a_partition_that_is_held_begins_held(source, clock):
-    def comes():
-        source.consumer.silences = 1
-        given(source, 2)
+def test_the_others_of_an_assignment_begin_at_once(source):
+    source.consumer.group[3] = 40
+    source.consumer.in_doubt = {2}
+    source.consumer.script = [lambda: given(source, 2, 3)]
+    source.poll(100, 0)
+    source.consumer.script = [record(2, 0), record(3, 40)]
+    assert places(source.poll(100, 0)) == [(3, 40)]
 
-    source.consumer.group[2] = 30
-    source.consumer.script = [comes]
+
+def test_a_partition_without_an_offset_begins_once_its_leader_says_where_its_log_does(source, clock):
+    del source.consumer.group[2]
+    source.consumer.leaderless = {2}
+    source.consumer.script = [lambda: given(source, 2, 3)]
     source.poll(100, 0)
-    source.hold({TopicPartition(TOPIC, 2)})
-    clock.advance(ASK_AGAIN_S)
+    assert source.consumer.starts == {0: 8, 1: 5, 2: ANYWHERE, 3: 13}
+    source.consumer.leaderless = set()
+    clock.advance(ASK_AGAIN_FIRST_S)
     source.poll(100, 0)
-    assert source.consumer.calls[-2:] == [("assign", [2]), ("pause", [2])]
+    assert sought(source, 2) == [("seek", 2, 12)]
+    assert source.resets == ["no_committed_offset"] * 2  # each once
+
+
+@pytest.mark.parametrize("rests", ["held", "paused"])
+def test_a_partition_that_is_to_rest_begins_resting(source, clock, rests):
+    comes_unknown(source, 2)
+    if rests == "held":
+        source.hold({TopicPartition(TOPIC, 2)})
+    else:
+        source.pause()
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert source.consumer.calls[-1] == ("seek", 2, 30)
 
 
 def test_one_that_goes_before_it_is_known_is_forgotten(source, clock):
-    def comes_and_goes():
-        source.consumer.silences = 1
-        given(source, 2)
-        lost(source, 2)
+    comes_unknown(source, 2)
+    source.consumer.script = [lambda: lost(source, 2)]
+    source.poll(100, 0)
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert not sought(source, 2)
 
-    source.consumer.script = [comes_and_goes]
+
+def test_one_that_was_fetched_before_it_was_paused_and_found_nothing_waits_on(source, clock):
+    """The client takes no seek after it has said so."""
+    comes_unknown(source, 2)
+    source.consumer.script = [out_of_range(2, ANYWHERE)]
     source.poll(100, 0)
-    clock.advance(ASK_AGAIN_S)
+    assert source.consumer.calls[-3:] == [("unassign", [2]), ("assign", [2]), ("pause", [2])]
+    assert source.consumer.starts[2] == ANYWHERE
+    clock.advance(ASK_AGAIN_FIRST_S)
     source.poll(100, 0)
-    assert source.consumer.calls[-1] == ("unassign", [2])
-    assert 2 not in source.consumer.starts or source.consumer.starts[2] < 0
+    assert sought(source, 2) == [("seek", 2, 30)]
+    assert source.resets == []
+
+
+def test_what_the_client_says_of_an_earlier_assignment_is_not_heard(source):
+    """Such an error outlives the assignment: taken at its word, the whole log would be read again."""
+    source.consumer.script = [out_of_range(0, 7)]
+    source.poll(100, 0)
+    assert source.consumer.calls == []
+    source.consumer.script = [out_of_range(0, 8)]
+    source.poll(100, 0)
+    assert source.consumer.calls == [("unassign", [0]), ("assign", [0])]
+    assert source.resets == ["out_of_range"]
+
+
+@pytest.mark.parametrize("silences", [0, 1])
+def test_a_group_without_offsets_that_may_start_nowhere_is_dead(begun, silences):
+    source = begun("fail")
+    source.consumer.silences = silences
+    source.consumer.script = [lambda: given(source, 0)]
+    with pytest.raises(ConsumerDead, match=r"no committed offset for events\[0\], and kafka.start_from is fail"):
+        source.poll(100, 0)
+
+
+def test_with_latest_where_a_partition_begins_is_committed_once_and_at_once(begun, clock):
+    source = begun("latest")
+    source.consumer.silences = 2
+    source.consumer.script = [lambda: given(source, 0, 1)]
+    source.consumer.group = {1: 5}
+    source.poll(100, 0)
+    assert source.consumer.commits == {}
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert source.consumer.commits == {0: 20}
+    assert sought(source, 0) == [("seek", 0, 20)]
+    assert sought(source, 1) == [("seek", 1, 5)]
+    assert source.resets == ["no_committed_offset"]
