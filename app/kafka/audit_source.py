@@ -30,7 +30,7 @@ class AuditSource(KafkaSource):
             self.consumer.incremental_assign([where])
         except KafkaException as exc:
             raise BrokerUnavailable(f"cannot begin to read {source.topic}[{source.partition}]: {exc}") from exc
-        self._to_begin.pop(source, None)  # where the group stands no longer matters
+        self._begins(source, 0 if offset is None else offset)
         self.release({source})
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -1,6 +1,6 @@
 """Where a group stands in its partitions, and where it begins if it stands nowhere."""
 
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import Literal
 
@@ -8,6 +8,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
+from app.clock import Clock
 from app.errors import BrokerUnavailable, ConsumerDead
 from app.ports import SourceObserver
 from app.records import TopicPartition
@@ -15,13 +16,16 @@ from app.records import TopicPartition
 StartFrom = Literal["earliest", "latest", "fail"]
 
 STARTS_TIMEOUT_S = 1.0
+STARTS_LEAST_S = 0.02  # for one partition of many
 
 
 class GroupOffsets:
     """Of one consumer's group, asked of the broker each time. On the consumer's thread."""
 
-    def __init__(self, consumer: Consumer, group_id: str, start_from: StartFrom, observer: SourceObserver) -> None:
-        self._consumer, self._start_from, self._observer = consumer, start_from, observer
+    def __init__(
+        self, consumer: Consumer, group_id: str, start_from: StartFrom, clock: Clock, observer: SourceObserver
+    ) -> None:
+        self._consumer, self._start_from, self._clock, self._observer = consumer, start_from, clock, observer
         self._log = structlog.get_logger().bind(group=group_id)
 
     def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
@@ -64,10 +68,7 @@ class GroupOffsets:
         without = sorted(source for source, offset in standing.items() if offset < 0)
         if without and self._start_from == "fail":
             raise ConsumerDead(f"no committed offset for {', '.join(readable(without))}, and kafka.start_from is fail")
-        decided: dict[TopicPartition, int] = {}
-        for source in without:
-            with suppress(KafkaException):
-                decided[source] = self.first_of(source)
+        decided = self._firsts(without)
         for source, offset in decided.items():
             self._log.info("starting_without_a_committed_offset", source=readable([source]), at=offset)
             self._observer.offset_reset("no_committed_offset", 0)
@@ -80,9 +81,18 @@ class GroupOffsets:
             self._log.warning("start_not_decided", partitions=readable(rest), reason=reason)
         return found
 
-    def first_of(self, source: TopicPartition) -> int:
+    def _firsts(self, sources: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Of each; absent where no leader answers. One second for all: each may take its share of what is left."""
+        found, until = {}, self._clock.monotonic() + STARTS_TIMEOUT_S
+        for nth, source in enumerate(sources):
+            left_s = max(0.0, until - self._clock.monotonic())
+            with suppress(KafkaException):
+                found[source] = self.first_of(source, max(STARTS_LEAST_S, left_s / (len(sources) - nth)))
+        return found
+
+    def first_of(self, source: TopicPartition, timeout_s: float = STARTS_TIMEOUT_S) -> int:
         """Where a group without an offset begins, as the setting says. Raises KafkaException."""
-        low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=STARTS_TIMEOUT_S)
+        low, high = self._consumer.get_watermark_offsets(ClientPartition(*source), timeout=timeout_s)
         return int(low if self._start_from == "earliest" else high)
 
     def missed(self, source: TopicPartition, offset: int) -> int:

@@ -20,8 +20,9 @@ from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
 
 CALL_DEADLINE_S = 30.0  # the watchdog's: well past the timeout that the call itself was given
-ASK_AGAIN_FIRST_S, ASK_AGAIN_MOST_S = 0.1, 2.0  # between two questions where partitions are to begin
-ANYWHERE = 0  # the offset of a paused partition, until it is known where it begins
+# Between two questions where partitions begin; as long as the last one took at least, which held all others up.
+ASK_AGAIN_FIRST_S, ASK_AGAIN_MOST_S = 0.1, 2.0
+ANYWHERE = OFFSET_BEGINNING  # of a paused partition, until it is known where it begins: never out of range
 
 
 class KafkaSource:
@@ -43,11 +44,12 @@ class KafkaSource:
         self._failed_commits: dict[TopicPartition, int] = {}
         with settings_accepted():
             self._consumer = Consumer({**properties, "error_cb": self._on_error, "on_commit": self._on_commit})
-        self._offsets = GroupOffsets(self._consumer, properties["group.id"], start_from, observer)
+        self._offsets = GroupOffsets(self._consumer, properties["group.id"], start_from, clock, observer)
         self._owned: set[TopicPartition] = set()
         self._given_up: set[TopicPartition] = set()  # during the current poll
         self._to_begin: dict[TopicPartition, int | None] = {}  # where, if that is known; nothing of them is given
-        self._begun_at: dict[TopicPartition, int] = {}  # by the numbers we gave
+        # The offset that each was last told to begin at: an error below it is of an earlier assignment.
+        self._begun_at: dict[TopicPartition, int] = {}
         self._ask_again_s, self._ask_again_at = ASK_AGAIN_FIRST_S, 0.0
         self._paused = False
         self._held: set[TopicPartition] = set()
@@ -189,7 +191,8 @@ class KafkaSource:
         records taken before and after cannot be told apart, and the client counts both as delivered; taken as they are,
         those before would be committed over what lies between the group's offset and them.
         """
-        if not self._to_begin or self._clock.monotonic() < self._ask_again_at:
+        began = self._clock.monotonic()
+        if not self._to_begin or began < self._ask_again_at:
             return
         if unknown := {source for source, offset in self._to_begin.items() if offset is None}:
             self._to_begin |= self._offsets.beginnings(unknown)
@@ -200,14 +203,21 @@ class KafkaSource:
                 except BrokerUnavailable as exc:  # such as: the client has not yet begun to fetch it
                     self._log.warning("partition_not_begun", reason=str(exc))
                     continue
-                del self._to_begin[source]
-                self._begun_at[source] = offset
+                self._begins(source, offset)
                 self._let_flow({source})
         if self._to_begin:
-            self._ask_again_at = self._clock.monotonic() + self._ask_again_s
-            self._ask_again_s = min(2 * self._ask_again_s, ASK_AGAIN_MOST_S)
-        else:
-            self._ask_again_s, self._ask_again_at = ASK_AGAIN_FIRST_S, 0.0
+            self._ask_again(began)
+
+    def _ask_again(self, began: float) -> None:
+        """Not at once, after a question that began then."""
+        now = self._clock.monotonic()
+        self._ask_again_at = now + max(self._ask_again_s, now - began)
+        self._ask_again_s = min(2 * self._ask_again_s, ASK_AGAIN_MOST_S)
+
+    def _begins(self, source: TopicPartition, offset: int) -> None:
+        """It was told to begin there: nobody need look for it any more."""
+        self._to_begin.pop(source, None)
+        self._begun_at[source] = offset
 
     def _let_flow(self, sources: Set[TopicPartition]) -> None:
         """Have the client fetch those of these that nobody wants it not to."""
@@ -227,7 +237,12 @@ class KafkaSource:
         self._owned |= sources
         for source in sources:
             self._failed_commits.pop(source, None)  # from when it was ours before
+        if not self._to_begin:
+            self._ask_again_s, self._ask_again_at = ASK_AGAIN_FIRST_S, 0.0
+        began = self._clock.monotonic()
         starts = self._offsets.beginnings(sources)
+        if starts.keys() != sources:
+            self._ask_again(began)
         self._begun_at |= starts
         self._to_begin |= {s: starts.get(s) for s in sources if s not in starts or s in self._given_up}
         # Each with a number, or the client asks the group itself: a coordinator that has moved it asks once, and then
@@ -291,14 +306,15 @@ class KafkaSource:
         return False
 
     def _start(self, source: TopicPartition, offset: int | None, error: KafkaError) -> None:
-        """The record at the offset we had is gone: start where the setting says.
+        """The record at the offset we had is gone: start where the setting says, or wait on if it was none of ours.
 
         The client is told to report this instead of doing it, because it would do it silently.
         """
         if source not in self._owned:
             return
-        waits = source in self._to_begin  # and was fetched from anywhere before it was paused
-        if not waits and offset is not None and 0 <= offset < self._begun_at.get(source, 0):
+        waits = source in self._to_begin
+        at = None if offset is None or offset < 0 else offset
+        if not waits and at is not None and at < self._begun_at.get(source, 0):
             return  # said of an earlier assignment
         if not waits and self._start_from == "fail":
             raise ConsumerDead(
@@ -309,17 +325,17 @@ class KafkaSource:
         # meanwhile must find the assignment as it left it.
         beginning = OFFSET_BEGINNING if self._start_from == "earliest" else OFFSET_END
         where = ClientPartition(*source, ANYWHERE if waits else beginning)
-        self._begun_at.pop(source, None)
+        told = self._begun_at.pop(source, None)
         self._consumer.incremental_unassign([where])
         self._consumer.incremental_assign([where])
         if self._paused or waits or source in self._held:
             self._consumer.pause([where])
-        if waits or offset is None or offset < 0:
-            return  # without an offset: the client could not look our own beginning or end up, and does now
-        missed = self._offsets.missed(source, offset)
+        if waits or (at is None and told is None):
+            return  # it was a logical one, which the client could not look up, and does now
+        missed = 0 if at is None else self._offsets.missed(source, at)  # None: the log was cut off before where we were
         self._log.error(
             "committed_offset_out_of_range",
-            source=readable([source]), offset=offset, at=self._start_from, records_missed=missed,
+            source=readable([source]), offset=at, at=self._start_from, records_missed=missed,
         )  # fmt: skip
         self._observer.offset_reset("out_of_range", missed)
 

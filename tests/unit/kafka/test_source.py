@@ -3,16 +3,19 @@
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 from fakes import ManualClock
 
 from app.errors import ConsumerDead
+from app.kafka.audit_source import AuditSource
+from app.kafka.group_offsets import STARTS_LEAST_S, STARTS_TIMEOUT_S
 from app.kafka.source import ANYWHERE, ASK_AGAIN_FIRST_S, KafkaSource
 from app.kafka.watchdog import Watchdog
 from app.records import TopicPartition
 
 TOPIC = "events"
+NO_OFFSET = -1001
 
 
 class ScriptedConsumer:
@@ -23,6 +26,8 @@ class ScriptedConsumer:
         self.starts, self.commits = {}, {}
         self.in_doubt, self.leaderless = set(), set()
         self.refusals = self.silences = 0
+        self.silence_s = 0.0
+        self.timeouts = []
 
     def subscribe(self, _topics, on_assign, on_revoke, on_lost):
         self.on_assign, self.on_revoke, self.on_lost = on_assign, on_revoke, on_lost
@@ -43,19 +48,21 @@ class ScriptedConsumer:
     def committed(self, partitions, _timeout_s):
         if self.silences:
             self.silences -= 1
+            self.clock.advance(self.silence_s)
             raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
         return [self._standing(partition) for partition in partitions]
 
     def _standing(self, partition):
-        found = ClientPartition(partition.topic, partition.partition, self.group.get(partition.partition, -1001))
+        found = ClientPartition(partition.topic, partition.partition, self.group.get(partition.partition, NO_OFFSET))
         if partition.partition in self.in_doubt:
             error = KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT)
-            return SimpleNamespace(topic=found.topic, partition=found.partition, offset=-1001, error=error)
+            return SimpleNamespace(topic=found.topic, partition=found.partition, offset=NO_OFFSET, error=error)
         return found
 
     def get_watermark_offsets(self, partition, timeout):
-        assert timeout
+        self.timeouts.append(timeout)
         if partition.partition in self.leaderless:
+            self.clock.advance(timeout)
             raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
         return 10 + partition.partition, 20 + partition.partition
 
@@ -100,11 +107,12 @@ def begun(monkeypatch, clock):
     """A source by what it starts from, subscribed, owning nothing; `resets` are what its observer was told."""
     monkeypatch.setattr("app.kafka.source.Consumer", ScriptedConsumer)
 
-    def begin(start_from="earliest"):
+    def begin(start_from="earliest", kind=KafkaSource):
         properties = {"group.id": "group", "group.protocol": "consumer"}
         resets = []
         observer = SimpleNamespace(offset_reset=lambda reason, _missed: resets.append(reason))
-        source = KafkaSource(properties, [TOPIC], start_from, clock, Watchdog(clock), observer)
+        source = kind(properties, [TOPIC], start_from, clock, Watchdog(clock), observer)
+        source.consumer.clock = clock
         source.resets = resets
         source.subscribe(SimpleNamespace(on_assigned=ignored, on_revoked=ignored, on_lost=ignored))
         return source
@@ -130,8 +138,8 @@ def partitions(*numbers):
     return [ClientPartition(TOPIC, number) for number in numbers]
 
 
-def comes_unknown(source, partition, silences=2):
-    """Given while the group does not answer: the assignment asks, and the poll it came in."""
+def comes_unknown(source, partition, silences=1):
+    """Given while the group does not answer so many questions, the first of which is asked at once."""
     source.consumer.silences = silences
     source.consumer.script = [lambda: given(source, partition)]
     source.poll(100, 0)
@@ -215,7 +223,7 @@ def test_where_a_partition_starts_is_never_left_to_the_client(source):
 
 
 def test_a_partition_of_which_nobody_can_say_where_it_begins_does_once_it_is_known(source, clock):
-    comes_unknown(source, 2, silences=3)
+    comes_unknown(source, 2, silences=2)
     source.consumer.script = [record(2, 0), record(1, 5)]
     assert places(source.poll(100, 0)) == [(1, 5)]
     two = TopicPartition(TOPIC, 2)
@@ -256,7 +264,7 @@ def test_a_partition_without_an_offset_begins_once_its_leader_says_where_its_log
     source.poll(100, 0)
     assert source.consumer.starts == {0: 8, 1: 5, 2: ANYWHERE, 3: 13}
     source.consumer.leaderless = set()
-    clock.advance(ASK_AGAIN_FIRST_S)
+    clock.advance(STARTS_TIMEOUT_S)
     source.poll(100, 0)
     assert sought(source, 2) == [("seek", 2, 12)]
     assert source.resets == ["no_committed_offset"] * 2  # each once
@@ -283,10 +291,10 @@ def test_one_that_goes_before_it_is_known_is_forgotten(source, clock):
     assert not sought(source, 2)
 
 
-def test_one_that_was_fetched_before_it_was_paused_and_found_nothing_waits_on(source, clock):
+def test_one_that_could_not_be_looked_up_from_anywhere_waits_on(source, clock):
     """The client takes no seek after it has said so."""
     comes_unknown(source, 2)
-    source.consumer.script = [out_of_range(2, ANYWHERE)]
+    source.consumer.script = [out_of_range(2, NO_OFFSET)]
     source.poll(100, 0)
     assert source.consumer.calls[-3:] == [("unassign", [2]), ("assign", [2]), ("pause", [2])]
     assert source.consumer.starts[2] == ANYWHERE
@@ -307,18 +315,106 @@ def test_what_the_client_says_of_an_earlier_assignment_is_not_heard(source):
     assert source.resets == ["out_of_range"]
 
 
+def test_a_log_that_was_cut_off_is_counted_and_a_beginning_that_was_not_found_is_only_looked_for_again(source):
+    """Both without an offset; the second is our own answer to the first."""
+    for _ in range(2):
+        source.consumer.script = [out_of_range(0, NO_OFFSET)]
+        source.poll(100, 0)
+        assert source.consumer.starts[0] == OFFSET_BEGINNING
+        assert source.resets == ["out_of_range"]
+
+
+def test_one_that_comes_again_before_anybody_answered_begins_where_the_group_stands(source, clock):
+    def goes_and_comes():
+        lost(source, 0)
+        source.consumer.silences = 1
+        given(source, 0)
+
+    source.consumer.script = [record(0, 10), goes_and_comes]
+    assert places(source.gather(100, 0)) == []
+    assert source.consumer.starts[0] == ANYWHERE
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.gather(100, 0)
+    assert sought(source, 0) == [("seek", 0, 8)]
+
+
+def test_it_is_asked_less_and_less_often_and_for_others_anew(source, clock):
+    comes_unknown(source, 2, silences=1_000)
+    asked_at = []
+    for _ in range(100):
+        clock.advance(0.1)
+        before = source.consumer.silences
+        source.poll(100, 0)
+        if source.consumer.silences < before:
+            asked_at.append(round(clock.monotonic() - 1000, 1))
+    assert asked_at == pytest.approx([0.1, 0.3, 0.7, 1.5, 3.1, 5.1, 7.1, 9.1], abs=0.11)
+    source.consumer.silences = 0
+    clock.advance(2.0)
+    source.poll(100, 0)
+    source.consumer.group[3] = 40
+    comes_unknown(source, 3)
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.poll(100, 0)
+    assert sought(source, 3) == [("seek", 3, 40)]
+
+
+def test_a_question_that_takes_long_is_not_asked_for_more_than_half_of_the_time(source, clock):
+    source.consumer.silence_s = 1.0
+    comes_unknown(source, 2, silences=2)
+    clock.advance(0.9)
+    source.poll(100, 0)
+    assert source.consumer.silences == 1
+    clock.advance(0.11)
+    source.poll(100, 0)
+    assert source.consumer.silences == 0
+
+
+def test_leaders_that_do_not_answer_have_a_second_together(source):
+    source.consumer.leaderless = set(range(10, 60))
+    source.consumer.script = [lambda: given(source, *range(10, 60))]
+    source.poll(100, 0)
+    assert sum(source.consumer.timeouts) == pytest.approx(STARTS_TIMEOUT_S)
+    assert min(source.consumer.timeouts) >= STARTS_LEAST_S
+
+
+@pytest.mark.parametrize(("told", "said", "believed"), [(5, 5, True), (20, 8, False), (None, NO_OFFSET, True)])
+def test_the_audit_trail_says_where_to_read_and_what_is_out_of_range(begun, told, said, believed):
+    source = begun(kind=AuditSource)
+    source.consumer.group = {0: 8}
+    given(source, 0)
+    source.read_from(TopicPartition(TOPIC, 0), told)
+    source.consumer.calls.clear()
+    source.consumer.script = [out_of_range(0, said)]
+    source.poll(100, 0)
+    assert bool(source.consumer.calls) == believed
+
+
+def test_where_the_audit_trail_reads_from_is_not_sought_again(begun, clock):
+    source = begun(kind=AuditSource)
+    comes_unknown(source, 0)
+    source.hold({TopicPartition(TOPIC, 0)})
+    source.read_from(TopicPartition(TOPIC, 0), 20)
+    clock.advance(ASK_AGAIN_FIRST_S)
+    source.consumer.script = [record(0, 20)]
+    assert places(source.poll(100, 0)) == [(0, 20)]
+    assert not sought(source, 0)
+
+
 @pytest.mark.parametrize("silences", [0, 1])
-def test_a_group_without_offsets_that_may_start_nowhere_is_dead(begun, silences):
+def test_a_group_without_offsets_that_may_start_nowhere_is_dead(begun, clock, silences):
     source = begun("fail")
     source.consumer.silences = silences
     source.consumer.script = [lambda: given(source, 0)]
+    for _ in range(silences):
+        source.poll(100, 0)
+        clock.advance(ASK_AGAIN_FIRST_S)
     with pytest.raises(ConsumerDead, match=r"no committed offset for events\[0\], and kafka.start_from is fail"):
         source.poll(100, 0)
 
 
 def test_with_latest_where_a_partition_begins_is_committed_once_and_at_once(begun, clock):
     source = begun("latest")
-    source.consumer.silences = 2
+    source.consumer.silences = 1
     source.consumer.script = [lambda: given(source, 0, 1)]
     source.consumer.group = {1: 5}
     source.poll(100, 0)
