@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from app.errors import BrokerRefused, BrokerUnavailable
 from app.kafka.client_config import ClientPolicy, admin_properties, settings_accepted
+from app.kafka.group_offsets import places
 from app.kafka.source import KafkaSource
 from app.records import TopicPartition
 
@@ -36,9 +37,7 @@ class AuditSource(KafkaSource):
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell the group; a failure is logged, and the next commit says it anew."""
         try:
-            self.consumer.commit(
-                offsets=[ClientPartition(*source, offset) for source, offset in offsets.items()], asynchronous=True
-            )
+            self.consumer.commit(offsets=places(offsets), asynchronous=True)
         except KafkaException as exc:
             structlog.get_logger().warning("offset_not_committed", message=str(exc))
 

@@ -1,6 +1,6 @@
 """Where a group stands in its partitions, and where it begins if it stands nowhere."""
 
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Literal
 
@@ -73,8 +73,7 @@ class GroupOffsets:
             self._log.info("starting_without_a_committed_offset", source=readable([source]), at=offset)
             self._observer.offset_reset("no_committed_offset", 0)
         if decided and self._start_from == "latest":
-            starts = [ClientPartition(*source, offset) for source, offset in decided.items()]
-            self._consumer.commit(offsets=starts, asynchronous=True)
+            self._consumer.commit(offsets=places(decided), asynchronous=True)
         found = {source: offset for source, offset in standing.items() if offset >= 0} | decided
         if rest := sources - found.keys():
             reason = "a transaction has their offsets in its hands, or their leaders do not answer"
@@ -104,7 +103,7 @@ class GroupOffsets:
 
     def _asked(self, sources: Collection[TopicPartition]) -> list[ClientPartition]:
         found = self._answered(sources)
-        # one that a transaction still has in its hands comes without an offset, as if there were none
+        # one that a transaction still has in its hands comes without an offset, as if there were none, if any comes
         if failure := next((partition.error for partition in found if partition.error is not None), None):
             raise BrokerUnavailable(f"the committed offsets are not known: {failure.str()}")
         return found
@@ -116,6 +115,11 @@ class GroupOffsets:
             return self._consumer.committed([ClientPartition(*source) for source in sources], STARTS_TIMEOUT_S)
         except KafkaException as exc:
             raise BrokerUnavailable(f"the committed offsets are not known: {exc}") from exc
+
+
+def places(offsets: Mapping[TopicPartition, int]) -> list[ClientPartition]:
+    """As the client takes them."""
+    return [ClientPartition(*source, offset) for source, offset in offsets.items()]
 
 
 def readable(sources: Iterable[TopicPartition]) -> list[str]:

@@ -14,7 +14,7 @@ from app.clock import Clock
 from app.errors import BrokerUnavailable, ConsumerDead
 from app.kafka.client_config import Properties, settings_accepted
 from app.kafka.consumer_errors import is_without_start, raise_if_final
-from app.kafka.group_offsets import GroupOffsets, StartFrom, readable
+from app.kafka.group_offsets import GroupOffsets, StartFrom, places, readable
 from app.kafka.watchdog import Watchdog
 from app.ports import AssignmentListener, SourceObserver
 from app.records import Record, TopicPartition
@@ -247,7 +247,7 @@ class KafkaSource:
         self._to_begin |= {s: starts.get(s) for s in sources if s not in starts or s in self._given_up}
         # Each with a number, or the client asks the group itself: a coordinator that has moved it asks once, and then
         # reads nothing of the partition for ever (librdkafka #5586).
-        consumer.incremental_assign(_at({source: starts.get(source, ANYWHERE) for source in sources}))
+        consumer.incremental_assign(places({source: starts.get(source, ANYWHERE) for source in sources}))
         if resting := sources if self._paused else sources & self._to_begin.keys():
             consumer.pause([ClientPartition(*source) for source in resting])
         self._let_flow(sources)  # paused when they were taken from us, they would stay so, silently
@@ -342,7 +342,3 @@ class KafkaSource:
 
 def _sources(partitions: Iterable[ClientPartition]) -> set[TopicPartition]:
     return {TopicPartition(item.topic, item.partition) for item in partitions}
-
-
-def _at(offsets: Mapping[TopicPartition, int]) -> list[ClientPartition]:
-    return [ClientPartition(*source, offset) for source, offset in offsets.items()]

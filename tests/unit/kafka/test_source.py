@@ -196,12 +196,8 @@ def test_a_partition_that_went_and_came_in_one_call_begins_again_at_the_groups_o
 
 
 def test_until_it_can_begin_again_nothing_of_a_partition_is_given(source, clock):
-    def goes_and_comes():
-        lost(source, 0)
-        source.consumer.refusals = 2
-        given(source, 0)
-
-    source.consumer.script = [record(0, 10), goes_and_comes]
+    source.consumer.refusals = 2
+    source.consumer.script = [record(0, 10), lambda: lost(source, 0), lambda: given(source, 0)]
     assert places(source.gather(100, 0)) == []
     source.consumer.script = [record(0, 11), record(1, 5)]
     assert places(source.gather(100, 0)) == [(1, 5)]
@@ -325,12 +321,8 @@ def test_a_log_that_was_cut_off_is_counted_and_a_beginning_that_was_not_found_is
 
 
 def test_one_that_comes_again_before_anybody_answered_begins_where_the_group_stands(source, clock):
-    def goes_and_comes():
-        lost(source, 0)
-        source.consumer.silences = 1
-        given(source, 0)
-
-    source.consumer.script = [record(0, 10), goes_and_comes]
+    source.consumer.silences = 1
+    source.consumer.script = [record(0, 10), lambda: lost(source, 0), lambda: given(source, 0)]
     assert places(source.gather(100, 0)) == []
     assert source.consumer.starts[0] == ANYWHERE
     clock.advance(ASK_AGAIN_FIRST_S)
