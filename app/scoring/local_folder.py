@@ -102,8 +102,7 @@ class LocalFolder:
             self._unlock = None
         with suppress(OSError):
             for drafts in (self._path / ASIDE).iterdir():
-                if _is_left(drafts):
-                    shutil.rmtree(drafts)
+                _remove_if_left(drafts)
             (self._path / ASIDE).rmdir()  # if that was all
 
     def _write(self, name: str, content: bytes | pa.Buffer, place: Callable[[Path, Path], object]) -> None:
@@ -127,7 +126,10 @@ class LocalFolder:
         """The folder for drafts is there, and locked."""
         while self._unlock is None:
             _made(self._drafts)
-            lock = os.open(self._drafts / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            try:
+                lock = os.open(self._drafts / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            except FileNotFoundError:  # tidied away since
+                continue
             fcntl.flock(lock, fcntl.LOCK_SH)
             if (self._drafts / LOCK).exists():  # else somebody tidied it away before it was locked
                 self._unlock = finalize(self, os.close, lock)
@@ -156,14 +158,15 @@ def _made(folder: Path) -> None:
             return
 
 
-def _is_left(drafts: Path) -> bool:
-    """Whether nobody writes there any more; a folder without a lock is only being made."""
-    try:
-        with (drafts / LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _remove_if_left(drafts: Path) -> None:
+    """Unless somebody writes there, or removes it already; a folder without a lock is only being made.
+
+    It is locked until it is gone: a writer that has opened the lock waits, and then makes the folder anew.
+    """
+    with suppress(OSError), (drafts / LOCK).open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), (drafts / LOCK).stat()):  # else of one that is gone
+            shutil.rmtree(drafts)
 
 
 def _sync(folder: Path) -> None:

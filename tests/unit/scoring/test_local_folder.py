@@ -1,6 +1,7 @@
 """Part files appear whole or not at all, and never take the place of one another."""
 
 import os
+import shutil
 import threading
 
 import pytest
@@ -80,6 +81,38 @@ def test_who_ends_first_takes_nothing_from_another_that_still_writes(folder, tmp
     assert folder.names() == {"part-0", "part-1"}
     other.tidy()
     assert not (tmp_path / "out/_tmp").exists()
+
+
+def test_who_tidies_goes_on_where_another_was_quicker(folder, tmp_path, monkeypatch):
+    remove = shutil.rmtree
+
+    def too_late(path):
+        remove(path)
+        remove(path)
+
+    monkeypatch.setattr("shutil.rmtree", too_late)
+    for number in range(3):
+        LocalFolder(tmp_path / "out").create(f"part-{number}", b"one")  # and its lock goes with it
+    folder.tidy()
+    assert not (tmp_path / "out/_tmp").exists()
+
+
+def test_a_writer_whose_folder_is_being_tidied_away_makes_it_anew(folder, tmp_path, monkeypatch):
+    writer, remove = LocalFolder(tmp_path / "out"), shutil.rmtree
+    writer._drafts.mkdir(parents=True)
+    (writer._drafts / "writer").touch()  # and not locked yet
+    writing = threading.Thread(target=writer.create, args=("part-0", b"one"))
+
+    def meanwhile(path):
+        writing.start()
+        writing.join(0.1)
+        remove(path)
+
+    monkeypatch.setattr("shutil.rmtree", meanwhile)
+    folder.tidy()
+    writing.join()
+    assert writer.create("part-1", b"two")
+    assert writer.names() == {"part-0", "part-1"}
 
 
 def test_nothing_is_left_aside_when_a_file_is_there(folder, tmp_path):
