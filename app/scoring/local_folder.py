@@ -65,8 +65,14 @@ class LocalFolder:
 
     def names(self) -> set[str]:
         """Of every file below, but those in the making."""
-        found = (path.relative_to(self._path) for path in self._path.rglob("*") if path.is_file())
-        return {path.as_posix() for path in found if path.parts[0] != ASIDE}
+        found: set[str] = set()
+        with self._telling(f"cannot list {self._path}"):
+            for at, folders, files in os.walk(self._path, onerror=_unless_not_made):
+                place = Path(at).relative_to(self._path)
+                if ASIDE in folders and not place.parts:
+                    folders.remove(ASIDE)  # not even looked at: others make folders there, and tidy them away
+                found |= {(place / name).as_posix() for name in files}
+        return found
 
     def read(self, name: str) -> bytes | None:
         """The whole file, None if there is none."""
@@ -78,22 +84,11 @@ class LocalFolder:
 
     def create(self, name: str, content: bytes | pa.Buffer) -> bool:
         """A link cannot be made to a name that is taken, whoever else tries at the same time."""
-
-        def link(draft: Path, target: Path) -> None:
-            try:
-                os.link(draft, target)
-            finally:
-                draft.unlink()
-
-        try:
-            self._write(name, content, link)
-        except FileExistsError:
-            return False
-        return True
+        return self._write(name, content, _linked)
 
     def put(self, name: str, content: bytes | pa.Buffer) -> None:
         """By an atomic rename."""
-        self._write(name, content, lambda draft, target: draft.replace(target))
+        self._write(name, content, _renamed)
 
     def tidy(self) -> None:
         """Remove what killed writers left, and nothing of those that are still at work."""
@@ -105,7 +100,7 @@ class LocalFolder:
                 _remove_if_left(drafts)
             (self._path / ASIDE).rmdir()  # if that was all
 
-    def _write(self, name: str, content: bytes | pa.Buffer, place: Callable[[Path, Path], object]) -> None:
+    def _write(self, name: str, content: bytes | pa.Buffer, place: Callable[[Path, Path], bool]) -> bool:
         target, draft = self._path / name, self._drafts / uuid.uuid4().hex
         with self._telling(f"cannot write {target}"):
             _made(target.parent)
@@ -115,12 +110,13 @@ class LocalFolder:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                place(draft, target)
+                placed = place(draft, target)
             except OSError:
                 with suppress(OSError):
                     draft.unlink()
                 raise
             _sync(target.parent)
+        return placed
 
     def _hold(self) -> None:
         """The folder for drafts is there, and locked."""
@@ -140,18 +136,36 @@ class LocalFolder:
     def _telling(self, what: str) -> Iterator[None]:
         try:
             yield
-        except FileExistsError:
-            raise
         except OSError as exc:
-            refused = isinstance(exc, PermissionError | NotADirectoryError | IsADirectoryError)
+            refused = isinstance(exc, PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError)
             raise (BadSettings if refused else NotReachable)(f"{what}: {exc.strerror or exc}") from exc
+
+
+def _linked(draft: Path, target: Path) -> bool:
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
+def _renamed(draft: Path, target: Path) -> bool:
+    draft.replace(target)
+    return True
+
+
+def _unless_not_made(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _made(folder: Path) -> None:
     for left in reversed(range(MOST_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # the latter too, where one was there and is tidied away
             if not left:
                 raise
         else:

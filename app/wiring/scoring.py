@@ -139,6 +139,7 @@ def _score_files(order: ScoreOrder, store: str | None, settings_file: Path | Non
     with _about_data():
         job = ScoreJob([_rows(kind, found, order.csv, scorer) for found in inputs], out, scorer, policy, tell)
         if before is None and not out.create(PLAN_FILE, plan.model_dump_json(indent=1).encode()):
+            out.tidy()  # what was locked to write it: held on to, the folder aside would stay
             return _score_files(order, store, settings_file, told)  # another process began just now: its plan counts
         sums = job.run()
     versions = tuple(sorted(plan.digests, key=int))

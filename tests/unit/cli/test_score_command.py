@@ -14,6 +14,7 @@ from app.__main__ import cli
 from app.errors import BadSettings, InputDamaged, ModelMissing, SchemaIncompatible
 from app.models.model_store import open_store
 from app.models.rollout_changes import Order, promote
+from app.scoring.local_folder import LocalFolder
 from app.train.churn_data import ChurnFormula
 from app.wiring import training
 
@@ -67,6 +68,19 @@ def test_a_file_becomes_a_data_set_that_any_reader_reads(place, store):
     ]
     assert found["customer_id"].to_pylist() == [f"cust-{number:08d}" for number in range(ROWS)]
     assert len(list((place / "out").glob("part-*.parquet"))) == 3
+
+
+def test_who_finds_that_another_has_just_begun_goes_by_its_plan_and_leaves_nothing_aside(place, store, monkeypatch):
+    create = LocalFolder.create
+
+    def second(self, name, content):
+        if name == "_plan.json":
+            create(LocalFolder(place / "out"), name, content)
+        return create(self, name, content)
+
+    monkeypatch.setattr(LocalFolder, "create", second)
+    assert score(store, "rows.parquet", "out")["answered"] == ROWS
+    assert not (place / "out/_tmp").exists()
 
 
 def test_csv_is_answered_as_parquet_is(place, store):

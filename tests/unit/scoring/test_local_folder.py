@@ -76,6 +76,7 @@ def test_who_ends_first_takes_nothing_from_another_that_still_writes(folder, tmp
     def place(draft, target):
         folder.tidy()  # between the draft and its link
         os.link(draft, target)
+        return True
 
     other._write("part-1", b"two", place)
     assert folder.names() == {"part-0", "part-1"}
@@ -120,6 +121,25 @@ def test_nothing_is_left_aside_when_a_file_is_there(folder, tmp_path):
     folder.create("part-0", b"two")
     folder.put("side", b"one")
     assert [path.name for path in (tmp_path / "out/_tmp").rglob("*") if path.is_file()] == ["writer"]
+
+
+def test_drafts_that_go_while_names_are_listed_are_no_error(folder, monkeypatch):
+    folder.create("part-0", b"one")
+    scandir = os.scandir
+
+    def gone_below(path):
+        if "_tmp" in os.fspath(path):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", gone_below)
+    assert folder.names() == {"part-0"}
+
+
+def test_a_file_in_the_place_of_an_inner_folder_is_refused_and_not_taken_for_the_name(folder):
+    folder.create("_done", b"a file")
+    with pytest.raises(BadSettings, match=r"cannot write .*_done/0: File exists"):
+        folder.create("_done/0", b"{}")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
