@@ -13,9 +13,10 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
 @contextmanager
 def opened_browser():
     """Chromium for the length of a block."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     found = chromium()
+    expect.set_options(timeout=WAIT_MS)  # it does not go by the page's
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found.executable, args=OPTIONS, env={**os.environ, **found.environment}

@@ -73,7 +73,7 @@ class Scoring(Generic[Question, Answer]):
         self._ticket += 1
         self._inside = True
         if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
-            self._work(self._ticket, question, rows)
+            self._answers.put((self._ticket, self._answer_to(question, rows)))
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
@@ -118,11 +118,13 @@ class Scoring(Generic[Question, Answer]):
 
     def _run(self) -> None:
         while (job := self._questions.get()) is not None:
-            self._work(*job)
-            self._done += 1
+            ticket, question, rows = job
+            answer = self._answer_to(question, rows)
+            self._done += 1  # before anybody hears of it, who might ask the next one at once
+            self._answers.put((ticket, answer))
             self._told()
 
-    def _work(self, ticket: int, question: Question, rows: int) -> None:
+    def _answer_to(self, question: Question, rows: int) -> Answer | BaseException:
         started = self._clock.monotonic()
         try:
             answer: Answer | BaseException = self._ask(question)
@@ -130,4 +132,4 @@ class Scoring(Generic[Question, Answer]):
             answer = exc
         if rows:
             self._last = _Took(rows, self._clock.monotonic() - started)
-        self._answers.put((ticket, answer))
+        return answer

@@ -165,7 +165,7 @@ class RestClient(_Calls):
                     _check(len(body), until)
                 return response.status_code, response.headers, bytes(body)
         except httpx2.HTTPError as exc:
-            raise _failure(exc) from exc
+            raise _failure(exc, until) from exc
 
 
 class AsyncRestClient(_Calls):
@@ -262,7 +262,7 @@ class AsyncRestClient(_Calls):
                     _check(len(body), until)
                 return response.status_code, response.headers, bytes(body)
         except httpx2.HTTPError as exc:
-            raise _failure(exc) from exc
+            raise _failure(exc, until) from exc
         except TimeoutError as exc:
             raise DeadlineExceeded("no whole answer in time") from exc
 
@@ -275,8 +275,9 @@ def _check(size: int, until: float) -> None:
         raise DeadlineExceeded("no whole answer in time")
 
 
-def _failure(exc: httpx2.HTTPError) -> ClientError:
+def _failure(exc: httpx2.HTTPError, until: float) -> ClientError:
     said = f"{type(exc).__name__}: {exc}"
-    if isinstance(exc, httpx2.TimeoutException) and not isinstance(exc, httpx2.ConnectTimeout):
+    late = time.monotonic() >= until  # connecting too had no more time than the deadline left
+    if isinstance(exc, httpx2.TimeoutException) and (late or not isinstance(exc, httpx2.ConnectTimeout)):
         return DeadlineExceeded(said)
     return BadAnswer(said) if isinstance(exc, httpx2.DecodingError | httpx2.TooManyRedirects) else Unreachable(said)

@@ -131,13 +131,17 @@ class Line:
 
         within_s: if its turn comes later it is not made; nothing is told.
         """
-        now, since = time.monotonic(), self._since
-        if since is not None and now - since > STUCK_S:
-            self._client.connection_pool.disconnect()  # wakes the thread, with an error
+        self.give_up_if_stuck()
         if self._calls.qsize() >= self._most_waiting:
             return False
-        self._calls.put((call, ended, now + within_s))
+        self._calls.put((call, ended, time.monotonic() + within_s))
         return True
+
+    def give_up_if_stuck(self) -> None:
+        """End a call that takes far too long."""
+        since = self._since
+        if since is not None and time.monotonic() - since > STUCK_S:
+            self._client.connection_pool.disconnect()  # wakes the thread, with an error
 
     def ask(self, call: Call, timeout_s: float) -> Any:  # noqa: ANN401 - a Redis may answer anything
         """What the call gives or raises; TimeoutError if that is not known in time."""
@@ -192,6 +196,7 @@ class RedisStore:
     def get(self, keys: Sequence[bytes]) -> list[bytes | None] | Unanswered:
         """The value of each key, or None; one MGET, of which nobody waits longer than the budget."""
         if not self._breaker.closed:
+            self._lookups.give_up_if_stuck()  # a probe may wait behind it, and nobody posts another
             self._probe_if_due()
             return Unanswered.SKIPPED
         try:

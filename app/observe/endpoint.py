@@ -63,6 +63,8 @@ class Endpoint:
                         raise Unreadable(f"it is not done after {self._within_s:g} s")
                 if not answer.is_success:
                     raise Unreadable(f"it answers {answer.status_code}: {_words(body)}")
+        except httpx2.TimeoutException as exc:
+            raise Unreadable(f"it is not done after {self._within_s:g} s ({type(exc).__name__})") from exc
         except (httpx2.HTTPError, OSError, ValueError) as exc:
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
         return bytes(body)

@@ -25,6 +25,7 @@ from tests.integration.worker_process import WorkerProcess
 
 EVENTS_KEPT = 50_000  # encoded once, sent again and again: the load costs next to nothing
 SEND_EVERY_S = 0.05
+CATCH_UP_S = 0.25  # of time without a turn, what is sent late; more would be a surge that is not in the shape
 WAIT_S = 60.0
 NAMESPACE = "inference"  # which a cluster's Prometheus knows of a pod, and the overlay's query asks for
 OUTPUTS = ("predictions", "dead-letters")
@@ -69,7 +70,7 @@ class Load(threading.Thread):
         last_s, due, sent = time.monotonic(), 0.0, 0
         while not self._over.wait(SEND_EVERY_S):
             now_s = time.monotonic()
-            due += self._rate(max(0.0, now_s - self._begun_at_s)) * (now_s - last_s)
+            due += self._rate(max(0.0, now_s - self._begun_at_s)) * min(now_s - last_s, CATCH_UP_S)
             last_s = now_s
             for key, value in itertools.islice(self._events, int(due) - sent):
                 self._send(key, value)

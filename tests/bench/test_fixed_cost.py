@@ -21,14 +21,14 @@ def run_once(model):
 
 
 def test_a_batch_takes_its_cost_and_hardly_more_and_is_answered_by_the_real_model():
-    took = []
-    for _ in range(50):
+    took, deadline = [], time.monotonic() + 20
+    while not took or (min(took) >= COST_S * 1.05 and time.monotonic() < deadline):
         answer, seconds = run_once(SimpleNamespace(load_s=0.1))
         took.append(seconds)
 
     assert (answer["y"] == 2).all()
     assert min(took) >= COST_S
-    assert min(took) < COST_S * 1.05  # the best of 50: a busy machine wakes some of them late
+    assert min(took) < COST_S * 1.05  # the best of many: a busy machine wakes some of them late
 
 
 def test_a_model_that_is_still_being_verified_does_not_wait():

@@ -117,7 +117,7 @@ def test_timestamps_from_the_past_and_the_future_change_nothing(faulty_kafka, mo
     lane = make_lane(faulty_kafka, models, message_timestamp_after_max_ms=400 * DAY_MS)
     settings = lane.settings(kafka={"bootstrap_servers": faulty_kafka.proxied}, delivery={"mode": mode})
     now_ms = time.time_ns() // 1_000_000
-    stamps = [1, now_ms - 300 * DAY_MS, now_ms - 60_000, now_ms, now_ms + 60_000, now_ms + 300 * DAY_MS]
+    stamps = [1, now_ms - 300 * DAY_MS, now_ms - 60_000, now_ms, now_ms + 3_600_000, now_ms + 300 * DAY_MS]
     producer = Producer({"bootstrap.servers": lane.kafka})
     for number, (partition, key, value) in enumerate(events_of(lane.event_stream(), 600)):
         stamp = stamps[number % len(stamps)]

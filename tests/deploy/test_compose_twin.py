@@ -72,8 +72,10 @@ def _prometheus_sees_everything(twin):
     _wait_until(lambda: _values(prometheus, 'sum(inference_predictions_total{job="worker"})') == [EVENTS])
     _wait_until(lambda: _values(prometheus, behind) == [0])
 
-    replicas = {each.labels["job"]: each.value for each in prometheus.query("count by (job) (up == 1)")}
-    assert replicas == {"worker": 2, "server": 1, "monitor": 1, "lag": 1}
+    replicas = {"worker": 2, "server": 1, "monitor": 1, "lag": 1}
+    _wait_until(
+        lambda: {each.labels["job"]: each.value for each in prometheus.query("count by (job) (up == 1)")} == replicas
+    )
     assert [rule["name"] for rule in prometheus.rules() if rule["health"] == "err"] == []
 
 

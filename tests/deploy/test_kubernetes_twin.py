@@ -176,7 +176,7 @@ def running(name, component, count, folder, store, replacements=None, **environm
 
 def test_the_server_is_ready_when_it_answers_needs_a_key_and_ends_in_order(store, tmp_path):
     with running("rolling", "server", 1, tmp_path, store) as (server,):
-        assert server.probe("livenessProbe")
+        server.wait_until(lambda: server.probe("livenessProbe"))
         key = "made-up-api-keys"  # what is in the secret
         assert server.get("/predict", page={"features": FEATURES})[0] == 401
         assert server.get("/predict", page={"features": FEATURES}, **{"x-api-key": key})[0] == 200
@@ -203,6 +203,7 @@ def events(kafka, topics):
 def test_a_worker_that_is_replaced_comes_back_to_its_partitions_and_nobody_else_notices(events, store, tmp_path):
     with running("rolling", "worker", 2, tmp_path, store, events, **LONG_SESSION) as (first, second):
         both_have_work(first, second)
+        first.wait_until(lambda: rebalances(first, "assigned") > rebalances(first, "revoked"))  # what it kept, too
         before = first.metric("inference_rebalances_total")
         assert before > 0
 
@@ -234,7 +235,7 @@ def test_the_exporter_says_nobody_while_there_is_nothing_to_do_and_somebody_when
         def number():
             return exporter.metric("inference_desired_replicas", group=group)
 
-        assert exporter.probe("livenessProbe")
+        exporter.wait_until(lambda: exporter.probe("livenessProbe"))
         assert f'inference_desired_replicas{{group="{group}"}} 0' in exporter.get("/metrics")[1]
 
         producer = Producer({"bootstrap.servers": events["kafka-bootstrap.kafka.svc:9093"]})
@@ -248,6 +249,10 @@ def test_the_exporter_says_nobody_while_there_is_nothing_to_do_and_somebody_when
 def both_have_work(first, second):
     for pod in (first, second):
         pod.wait_until(lambda each=pod: partitions(each) == 2)
+
+
+def rebalances(pod, kind):
+    return pod.metric("inference_rebalances_total", kind=kind)
 
 
 def partitions(pod):

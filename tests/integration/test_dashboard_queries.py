@@ -199,12 +199,8 @@ def test_every_question_of_every_dashboard_has_an_answer_and_no_rule_fails(produ
         wait_until(lambda: prometheus.query(FIRING), "an alert to fire")  # as the boards' annotations ask for them
     assert RARE.keys() - {question.panel for question in unanswered} <= SOMETIMES
     assert {rule["name"]: rule["lastError"] for rule in prometheus.rules() if rule["health"] != "ok"} == {}
-    assert {target.job for target in prometheus.targets() if target.health == "up"} == {
-        "worker",
-        "monitor",
-        "server",
-        "lag",
-    }
+    jobs = {"worker", "monitor", "server", "lag"}
+    wait_until(lambda: {one.job for one in prometheus.targets() if one.health == "up"} == jobs, "all jobs to be up")
 
 
 def _unanswered(prometheus, asked, excused):

@@ -6,6 +6,7 @@ import time
 import psutil
 import pytest
 
+from deploy.local import process
 from deploy.local.errors import StartFailed
 from deploy.local.process import ProcessIdentity, ServerProcess, stop_all
 
@@ -106,15 +107,27 @@ def test_a_suspended_server_resumes(server):
     assert psutil.Process(server.pid).status() != psutil.STATUS_STOPPED
 
 
-def test_stopping_all_tells_all_before_it_waits_for_any(tmp_path):
+def test_stopping_all_tells_all_before_it_waits_for_any(tmp_path, monkeypatch):
     servers = [ServerProcess(f"server {n}", tmp_path / str(n)) for n in range(3)]
     for server in servers:
         server.start(STUBBORN)
     for server in servers:
         _awake(server)
 
-    started = time.monotonic()
+    done, terminate, wait_for_end = [], psutil.Process.terminate, process._wait_for_end
+
+    def tell(told):
+        done.append("told")
+        terminate(told)
+
+    def wait(waited_for, *, deadline):
+        done.append(deadline)
+        wait_for_end(waited_for, deadline=deadline)
+
+    monkeypatch.setattr(psutil.Process, "terminate", tell)
+    monkeypatch.setattr(process, "_wait_for_end", wait)
     stop_all(servers, grace_s=1.0)
 
-    assert time.monotonic() - started < 2.5  # three grace times one after the other would be 3 s
+    assert done[:3] == ["told"] * 3
+    assert done.count(done[3]) == 3  # the same time for all, not one after the other
     assert not any(server.is_running for server in servers)

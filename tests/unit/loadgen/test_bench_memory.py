@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -69,8 +70,11 @@ class Sleeper:
     """A process to look at."""
 
     def __enter__(self):
-        self._process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         self.pid = self._process.pid
+        self._process.stdout.readline()  # before it runs it may have no page of its own
         return self
 
     def end(self):
@@ -84,8 +88,9 @@ class Sleeper:
 def test_a_process_is_watched_until_the_block_ends_or_it_does():
     with Sleeper() as sleeper:
         with MemoryWatch(sleeper, every_s=0.001) as watch:
-            while len(watch.samples) < 3:
-                pass
+            deadline = time.monotonic() + 20
+            while len(watch.samples) < 3 and time.monotonic() < deadline:
+                time.sleep(0.001)
             sleeper.end()
         assert all(mb > 0 for _, mb in watch.samples)
         assert [at for at, _ in watch.samples] == sorted(at for at, _ in watch.samples)

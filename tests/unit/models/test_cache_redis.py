@@ -93,8 +93,8 @@ def alive_but(answer):
     return respond
 
 
-def drip(connection):
-    connection.sendall(b"*2\r\n$5\r\n")
+def drip(connection, size=5):
+    connection.sendall(b"*2\r\n$%d\r\n" % size)
     while True:
         connection.sendall(b"x")
         threading.Event().wait(0.05)
@@ -158,7 +158,9 @@ def test_a_server_that_accepts_and_says_nothing_is_never_waited_for(clock):
         assert "TimeoutError" in notices[0]
 
 
-def test_a_probe_that_is_answered_too_late_is_no_good_sign(clock):
+def test_a_probe_that_is_answered_too_late_is_no_good_sign(clock, monkeypatch):
+    monkeypatch.setattr(redis_cache, "SOCKET_TIMEOUT_S", 30.0)
+
     def late(connection, _sent):
         threading.Event().wait(2 * BUDGET_S)
         connection.sendall(b"+PONG\r\n")
@@ -168,7 +170,8 @@ def test_a_probe_that_is_answered_too_late_is_no_good_sign(clock):
         assert "the budget is 0.05 s" in notices[0]
 
 
-def test_answers_are_what_the_server_said(clock):
+def test_answers_are_what_the_server_said(clock, monkeypatch):
+    monkeypatch.setattr(redis_cache, "SOCKET_TIMEOUT_S", 30.0)
     with server(alive_but(b"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n")) as url, store(url, clock, 10.0) as (made, _):
         assert made.get([b"1", b"2", b"3"]) == [b"a", None, b""]
 
@@ -198,7 +201,7 @@ def test_a_connection_on_which_an_answer_drips_is_given_up_for_a_new_one(clock, 
     def answer(connection):
         connections.append(connection)
         if len(connections) == 1:
-            drip(connection)
+            drip(connection, size=1_000_000)
         connection.sendall(b"*1\r\n$4\r\ngood\r\n")
 
     with server(alive_but(answer)) as url, store(url, clock) as (made, _):

@@ -1,6 +1,7 @@
 """The probe server: answers whatever its clients do to it."""
 
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -62,12 +63,12 @@ def test_half_sent_requests_do_not_take_the_probes_away(server):
     ],
 )
 def test_a_request_that_does_not_come_is_not_waited_for(server, sent):
+    began = time.monotonic()
     with connect(server) as raw:
         raw.sendall(sent)
-        began = time.monotonic()
         while raw.recv(4096):
             pass
-        assert 0.4 <= time.monotonic() - began < 4
+        assert 0.4 <= time.monotonic() - began < 10
 
 
 def test_a_request_that_drips_is_not_waited_for(server):
@@ -82,17 +83,23 @@ def test_a_request_that_drips_is_not_waited_for(server):
 
 def test_a_request_that_comes_in_the_last_moment_is_answered(monkeypatch):
     """Prometheus keeps its connection, and may ask again as often as an idle one is cut: each 5 s."""
-    monkeypatch.setattr(http, "REQUEST_WITHIN_S", 1.5)
+    monkeypatch.setattr(http, "REQUEST_WITHIN_S", 3.0)
+    give_up, over = http._Impatient._give_up, threading.Event()
+
+    def told(connection):
+        give_up(connection)
+        over.set()
+
+    monkeypatch.setattr(http._Impatient, "_give_up", told)
 
     class Slow:
         def exposition(self):
-            time.sleep(1.0)
+            assert over.wait(20)
             return b"answer"
 
     health = Health(alive=lambda: None, ready=lambda: None)
     with closing(ProbeServer("127.0.0.1", 0, Slow(), health)) as server, connect(server) as raw:
-        for pause_s in (0.0, 0.8):
-            time.sleep(pause_s)
+        for _ in range(2):
             raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b""
             while not answer.endswith(b"answer"):

@@ -163,7 +163,6 @@ def test_a_feed_that_nobody_looked_at_closes_too(numbers):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(http, "REQUEST_WITHIN_S", 0.5)
-    monkeypatch.setattr(http, "STALLED_S", 0.5)
     with closing(MadeWorker().open(every_s=0.001)) as server:
         yield server
 
@@ -185,7 +184,8 @@ def test_a_stream_goes_on_when_a_request_would_long_be_over(server):
             assert raw.recv(65536)
 
 
-def test_a_viewer_that_stopped_reading_is_cut(server):
+def test_a_viewer_that_stopped_reading_is_cut(server, monkeypatch):
+    monkeypatch.setattr(http, "STALLED_S", 0.5)
     with looking(server) as raw:
         assert raw.recv(64).startswith(b"HTTP/1.1 200 ")
         deadline = time.monotonic() + 30
@@ -203,8 +203,9 @@ def _is_connected(raw):
     return True
 
 
-def test_more_viewers_than_may_look_get_words_and_the_probes_go_on(server):
+def test_more_viewers_than_may_look_get_words_and_the_probes_go_on():
     with ExitStack() as open_ones:
+        server = open_ones.enter_context(closing(MadeWorker().open()))
         for _ in range(live.MOST_VIEWERS):
             assert open_ones.enter_context(looking(server)).recv(64)
         with pytest.raises(urllib.error.HTTPError) as refusal:

@@ -102,18 +102,18 @@ def test_while_a_collector_does_not_answer_spans_beyond_the_queue_are_dropped_an
     fates = Fates()
     with http_collector() as received:
         received.gate.clear()
-        tracing = tracing_to(received.url, fates, queue_spans=10, close_timeout_s=0.2)
+        tracing = tracing_to(received.url, fates, queue_spans=10, timeout_s=30.0, close_timeout_s=0.2)
         tracing.tracer.start_span("first").end()
         tracing._queue._wake.set()
         assert received.called.wait(10)
         started = time.perf_counter()
         for _ in range(100):
             tracing.tracer.start_span("x").end()
-        assert time.perf_counter() - started < 1.0
+        assert time.perf_counter() - started < 10.0
         assert fates.of["dropped"] == 90
         started = time.perf_counter()
         tracing.close()
-        assert time.perf_counter() - started < 2.0  # the exporter's own time is longer
+        assert time.perf_counter() - started < 10.0  # the exporter's own time is longer
         assert fates.of["dropped"] == 100
 
 

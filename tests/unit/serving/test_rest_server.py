@@ -51,9 +51,9 @@ def impatient():
     ],
 )
 def test_a_request_that_does_not_come_is_not_waited_for(impatient, sent):
+    began = time.monotonic()
     with connected(impatient) as raw:
         raw.sendall(sent)
-        began = time.monotonic()
         try:
             while raw.recv(4096):
                 pass
