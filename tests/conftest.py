@@ -4,6 +4,9 @@ Tests ask for `kafka`, `schema_registry` or `topics` and are marked `broker` by 
 whoever asks first, and reused by all others (pytest-xdist's workers too, through the directory that the
 controller hands them). The controller takes it down at the end, a guardian does if the controller is killed.
 A broker that cannot be started is an error in every test that asked for it; nothing is skipped.
+
+And how hard Hypothesis tries: little by default, `--hypothesis-profile=thorough` for a long night. Here, because a test
+takes its settings when its module is imported.
 """
 
 import os
@@ -18,12 +21,21 @@ import structlog
 from browsing import opened_browser
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import Stack
 
 _STACK = pytest.StashKey[Stack]()
 _OWNER_PID = pytest.StashKey[int]()
 _BROKER_FIXTURES = {"kafka", "schema_registry"}
+_SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large)  # a busy machine is not a bug
+
+# The same examples every time in CI: a red build there is a change's fault.
+settings.register_profile(
+    "quick", max_examples=60, deadline=None, derandomize="CI" in os.environ, suppress_health_check=_SLOW_IS_FINE
+)
+settings.register_profile("thorough", max_examples=1000, deadline=None, suppress_health_check=_SLOW_IS_FINE)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)

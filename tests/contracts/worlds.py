@@ -124,11 +124,12 @@ class MemoryWorld(World):
 class BrokerWorld(World):
     """The adapters."""
 
-    def __init__(self, kafka, topics, *, transactional=True, protocol="classic"):
+    def __init__(self, kafka, topics, *, transactional=True, protocol="classic", output_config=None):
         self.transactional = transactional
         self._kafka = kafka
-        self._topic, output, dead_letters = (topics(name, 2) for name in ("events", "predictions", "dead-letters"))
-        self._outputs, self.output_topic = (output, dead_letters), output
+        self._topic, dead_letters = (topics(name, 2) for name in ("events", "dead-letters"))
+        output = topics("predictions", 2, output_config)
+        self._outputs = (output, dead_letters)
         self._group = f"contract-{uuid.uuid4().hex[:12]}"
         clock, watchdog, observer = SystemClock(), Watchdog(SystemClock()), RecordingObserver()
         policy = ClientPolicy(kafka, "contract")

@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from rig import ROOT
 
-PEERS = ("at_least_once", "naive", "forward")
+# and events: a drain that is over while this process has no turn is not measured, and the quickest do 60,000 in 0.1 s
+PEERS = {"at_least_once": 300_000, "naive": 60_000, "forward": 600_000}
 pytestmark = pytest.mark.timeout(600)  # scale-out took two minutes on two idle cores
-EVENTS = 60_000  # the quickest needs a tenth of a second for them
 
 
 def bench(kafka, folder, *arguments):
@@ -34,7 +34,7 @@ def folder(tmp_path, models):
 
 
 def test_a_small_sitting_measures_the_worker_beside_its_peers_and_writes_the_page(kafka, folder):
-    counts = [argument for name in PEERS for argument in ("--count", f"{name}={EVENTS}")]
+    counts = [argument for name, count in PEERS.items() for argument in ("--count", f"{name}={count}")]
 
     status, said = bench(
         kafka, folder, "--only", "drain,latency", "--peers", ",".join(PEERS), *counts,
@@ -45,8 +45,8 @@ def test_a_small_sitting_measures_the_worker_beside_its_peers_and_writes_the_pag
     sections = json.loads((folder / "out/benchmarks/results.json").read_text())["sections"]
     drains = {run["contender"]: run for run in sections["drain"]["runs"]}
     assert drains.keys() == set(PEERS)
-    for run in drains.values():
-        assert 0 < run["events"] <= EVENTS
+    for name, run in drains.items():
+        assert 0 < run["events"] <= PEERS[name]
         assert run["events_per_s"] > 100
         assert run["cpu_s_per_million"] > 0
         assert run["peak_mb"] > 20
@@ -69,7 +69,7 @@ def test_a_model_of_fixed_cost_is_measured_by_load_and_by_workers(kafka, folder)
 
     status, said = bench(
         kafka, folder, "--only", "objective,scale", "--slow-worker", worker,
-        "--loads", "20", "--step-seconds", "1", "--step-warmup", "0.5", "--workers", "2", "--scale-seconds", "1",
+        "--loads", "20", "--step-seconds", "4", "--step-warmup", "0.5", "--workers", "2", "--scale-seconds", "1",
     )  # fmt: skip
 
     assert status == 0, said

@@ -108,11 +108,11 @@ def test_one_worker_becomes_four_and_then_two_under_load(lane, protocol, tmp_pat
     assert lost == [0, 0]
 
 
-def produce_until(lane, stopping):
+def produce_until(lane, stopping, rate=1_000, poison=0.0):
     """A steady load until told to stop; returns how many events."""
     rounds = 0
     while not stopping.is_set():
-        lane.produce(500, rate=1_000, seed=rounds)
+        lane.produce(500, rate=rate, poison=poison, seed=rounds)
         rounds += 1
     return 500 * rounds
 

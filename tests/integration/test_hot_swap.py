@@ -3,10 +3,12 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from made_pages import blue_green_page, put, stable_page
 from rig import answers
+from test_groups import produce_until
 from worker_process import running_worker, wait_until
 
 FAST = {"rollout_poll_s": 0.05}
@@ -46,18 +48,22 @@ def test_swaps_in_mid_stream_lose_nothing_and_cost_no_rebalance(changing_lane, m
 
     with running_worker(settings, tmp_path) as worker, ThreadPoolExecutor(1) as background:
         worker.wait_until_assigned()
-        sent = background.submit(lane.produce, 16_000, rate=2_000, poison=0.005)
-        for page in pages[1:]:
-            seen = worker.metrics().records()
-            worker.wait_for_records(seen + 500)
-            put(lane.store, page)
-            until_serving(worker, page.revision)
-        sent.result()
+        load = Event()
+        sent = background.submit(produce_until, lane, load, rate=2_000, poison=0.005)
+        try:
+            for page in pages[1:]:
+                seen = worker.metrics().records()
+                worker.wait_for_records(seen + 500)
+                put(lane.store, page)
+                until_serving(worker, page.revision)
+        finally:
+            load.set()
+        events = sent.result()
         verdict = lane.verified(at_least_once=mode == "at_least_once", sample=0)
         metrics = worker.metrics()
         assert worker.stop() == 0
 
-    assert verdict.inputs == 16_000
+    assert verdict.inputs == events
     assert metrics.of("inference_rebalances_total", "kind").keys() == {("assigned",)}
     assert metrics.of("inference_rollout_errors_total", "error") == {}
     version_of = {page.revision: page.stable for page in pages}

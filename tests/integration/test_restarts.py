@@ -55,7 +55,7 @@ def test_sigterm_under_load_drains_and_the_committed_offsets_are_exactly_what_wa
 
 def test_kill_9_under_load_loses_and_doubles_nothing(lane, tmp_path):
     busy = lane()
-    settings = slow(busy)
+    settings = slow(busy, session_timeout_s=10)  # longer than it takes the next one to start
     busy.produce(EVENTS, poison=0.001)
 
     for _ in range(2):

@@ -257,17 +257,18 @@ def test_a_server_killed_in_mid_change_is_named_and_the_page_is_whole(own_server
 
 
 def test_a_frozen_server_is_named_within_the_time_outs(own_server, url, trained, monkeypatch):
+    patient = store_at(own_server, url)
+    publish(patient, trained, times=2)
     monkeypatch.setattr(store_access, "READ_TIMEOUT", timedelta(seconds=0.3))
     monkeypatch.setitem(store_access.RETRIES, "max_retries", 1)
     store = store_at(own_server, url)
-    publish(store, trained, times=2)
     own_server.process.suspend()
     try:
         with pytest.raises(NotReachable, match=r"cannot read s3://.*rollout\.json"):
             store.rollout("churn")
     finally:
         own_server.process.resume()
-    assert store.rollout("churn").revision == 1
+    assert patient.rollout("churn").revision == 1
 
 
 def comes_back(server):

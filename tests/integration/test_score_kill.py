@@ -13,7 +13,7 @@ from worker_process import clean_environment, wait_until
 from app.train.churn_data import ChurnFormula
 from app.wiring import training
 
-ROWS, CHUNK = 30_000, 1_000
+ROWS, CHUNK = 30_000, 300  # so many chunks that the first is long over before the job is
 BAD = 500  # every so many rows is one that has no answer
 
 

@@ -71,11 +71,21 @@ def watched(lane, folder, worse, steps, *, workers=1):
         finally:
             done.append(True)
             sending.result()
-        lines = said()
+        lines = until_told(said, page)
         for worker in running:
             worker.terminate()
         assert [worker.wait() for worker in running] == [0] * workers
     return page, lines
+
+
+def until_told(said, page):
+    """What was said once the change to this page was: it is in force somewhat earlier."""
+
+    def told():
+        lines = said()
+        return lines if any(line["changed"] and line["page"]["revision"] == page.revision for line in lines) else None
+
+    return wait_until(told, lambda: f"the watcher to say so; last: {said()[-1:]}")
 
 
 def ended(lane):

@@ -3,7 +3,7 @@
 from rig import answers
 from test_hot_swap import settings_of, until_serving
 from test_shadow_faults import comparisons, shadow_pids, shadowed_lane
-from test_watched_rollouts import ENDS_WITHIN_S, ended, watching
+from test_watched_rollouts import ENDS_WITHIN_S, ended, until_told, watching
 from worker_process import running_worker, wait_until
 
 from app.wiring.stores import model_desk
@@ -32,7 +32,7 @@ def test_a_shadow_whose_answers_are_no_numbers_is_sent_back_by_itself(shadowed_l
                 return ended(lane)
 
             page = wait_until(sent_back, lambda: f"the shadow to end; last: {said()[-1:]}", ENDS_WITHIN_S)
-            lines = said()
+            lines = until_told(said, page)
         until_serving(worker, page.revision)
         wait_until(lambda: not shadow_pids(worker), "the shadow's process to end with its page")
         worker.wait_for_records(produced)
