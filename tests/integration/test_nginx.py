@@ -223,10 +223,34 @@ def test_a_server_that_is_killed_under_load_costs_no_request_and_comes_back(tmp_
 def test_without_leave_to_ask_again_the_same_death_is_seen_by_clients(tmp_path, churn):
     """Proves that the test above has requests inside the dying server."""
     text = CONFIGURATION.read_text()
-    with Servers(tmp_path, text.replace(" non_idempotent;", ";").replace("mirror /nowhere;", "")) as servers:
+    for leave in (" non_idempotent", "mirror /nowhere;", "error_page 502 504 = @again;"):
+        assert leave in text
+        text = text.replace(leave, "")
+    with Servers(tmp_path, text) as servers:
         rest = Watched(by_rest(servers, churn), lambda number: servers.kill("2") if number == 60 else None)
         results = ran(100, rest, Watched(by_grpc(servers, churn)))
     assert [sum(result.failed.values()) > 0 for result in results] == [True, True]
+
+
+def test_calls_in_a_dying_server_move_to_servers_that_have_no_connection_yet(tmp_path):
+    """nginx does not number a call anew when it sends it again itself, over a new connection after a kept one."""
+    with Servers(tmp_path, CONFIGURATION.read_text()) as servers:
+        for name in ("1", "3"):
+            servers.kill(name)
+
+        async def asked(many, meanwhile=lambda: None):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{servers.grpc_port}") as channel:
+                stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+                calls = [stub.Predict(prediction_pb2.PredictRequest(features=[1, 2, 3])) for _ in range(many)]
+                await asyncio.sleep(TAKES_MS / 2000)
+                meanwhile()
+                return [answer.model_version for answer in await asyncio.gather(*calls)]
+
+        for _ in range(2):  # kept connections, and calls on them that are not the first
+            assert set(asyncio.run(asked(9))) == {"2"}
+        servers.start("1", "3")
+        time.sleep(2.1)  # they are asked again
+        assert set(asyncio.run(asked(9, lambda: servers.kill("2")))) == {"1", "3"}
 
 
 def clients_agree(servers):
