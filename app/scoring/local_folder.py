@@ -69,10 +69,10 @@ class LocalFolder:
         with self._telling(f"cannot list {self._path}"):
             for at, folders, files in os.walk(self._path, onerror=_unless_not_made):
                 place = Path(at).relative_to(self._path)
-                if ASIDE in folders and not place.parts:
-                    folders.remove(ASIDE)  # not even looked at: others make folders there, and tidy them away
+                if not place.parts:  # not even looked into: others make folders there, and tidy them away
+                    folders[:] = [name for name in folders if name != ASIDE]
                 found |= {(place / name).as_posix() for name in files}
-        return found
+        return found - {ASIDE}
 
     def read(self, name: str) -> bytes | None:
         """The whole file, None if there is none."""
@@ -120,11 +120,15 @@ class LocalFolder:
 
     def _hold(self) -> None:
         """The folder for drafts is there, and locked."""
+        left = MOST_TRIES
         while self._unlock is None:
             _made(self._drafts)
             try:
-                lock = os.open(self._drafts / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+                lock = os.open(self._drafts / LOCK, os.O_CREAT | os.O_RDWR, 0o666)  # whoever may write here may tidy
             except FileNotFoundError:  # tidied away since
+                left -= 1
+                if not left:
+                    raise
                 continue
             fcntl.flock(lock, fcntl.LOCK_SH)
             if (self._drafts / LOCK).exists():  # else somebody tidied it away before it was locked
@@ -173,14 +177,17 @@ def _made(folder: Path) -> None:
 
 
 def _remove_if_left(drafts: Path) -> None:
-    """Unless somebody writes there, or removes it already; a folder without a lock is only being made.
+    """Unless somebody writes there, or removes it already.
 
-    It is locked until it is gone: a writer that has opened the lock waits, and then makes the folder anew.
+    It is locked until it is gone: a writer that has opened the lock waits, and then makes the folder anew. One that has
+    not may find its folder, which is still empty, gone as well.
     """
     with suppress(OSError), (drafts / LOCK).open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock.fileno()), (drafts / LOCK).stat()):  # else of one that is gone
             shutil.rmtree(drafts)
+    with suppress(OSError):  # NFS keeps the name of an open file; and who made this may have been killed then
+        drafts.rmdir()
 
 
 def _sync(folder: Path) -> None:

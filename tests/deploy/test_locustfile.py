@@ -13,7 +13,7 @@ ENOUGH = 60  # requests, and one of each kind, answered some time before the end
 
 def enough(seen):
     """seen: (request id, key); a batch has no key."""
-    keys = [key for _, key in seen[: len(seen) - ENOUGH]]
+    keys = [key for _, key in seen[:-ENOUGH]]
     return None in keys and any(keys)
 
 

@@ -1,6 +1,7 @@
 """deploy/nginx/nginx.conf in a real nginx: one of three servers is killed under load, and no client sees it."""
 
 import asyncio
+import functools
 import os
 import queue
 import signal
@@ -69,10 +70,10 @@ class Watched:
         return Counter(version for number, version in self.answers if first <= number < stop)
 
 
-def small(name, rest, calls, directory):
+def small(name, rest, calls, directory, takes_ms=TAKES_MS):
     """A server without a model, which takes its time."""
     program = [sys.executable, ROOT / "tests/online_server.py", "--rest", rest, "--grpc", calls]
-    return [*program, "--takes-ms", TAKES_MS, "--version", name]
+    return [*program, "--takes-ms", takes_ms, "--version", name]
 
 
 def real(store):
@@ -234,7 +235,9 @@ def test_without_leave_to_ask_again_the_same_death_is_seen_by_clients(tmp_path, 
 
 def test_calls_in_a_dying_server_move_to_servers_that_have_no_connection_yet(tmp_path):
     """nginx does not number a call anew when it sends it again itself, over a new connection after a kept one."""
-    with Servers(tmp_path, CONFIGURATION.read_text()) as servers:
+    takes_s = 1.0  # so long that no call is answered before the server dies
+    slow = functools.partial(small, takes_ms=1000 * takes_s)
+    with Servers(tmp_path, CONFIGURATION.read_text(), slow) as servers:
         for name in ("1", "3"):
             servers.kill(name)
 
@@ -242,7 +245,7 @@ def test_calls_in_a_dying_server_move_to_servers_that_have_no_connection_yet(tmp
             async with grpc.aio.insecure_channel(f"127.0.0.1:{servers.grpc_port}") as channel:
                 stub = prediction_pb2_grpc.PredictionServiceStub(channel)
                 calls = [stub.Predict(prediction_pb2.PredictRequest(features=[1, 2, 3])) for _ in range(many)]
-                await asyncio.sleep(TAKES_MS / 2000)
+                await asyncio.sleep(takes_s / 2)
                 meanwhile()
                 return [answer.model_version for answer in await asyncio.gather(*calls)]
 

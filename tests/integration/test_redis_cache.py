@@ -96,13 +96,14 @@ def worker(redis):
 
 def test_what_one_worker_scored_another_does_not(worker):
     one, other = worker(), worker()
-    number, fact = 0, None
+    number, fact, deadline = 0, None, time.monotonic() + WAIT_S
     while fact is None or fact.errors or fact.skipped:  # a busy machine: with rows that neither has asked about
         number += 1
         one.until(batch(number * ROWS), lambda fact: fact.hits == ROWS)
         other.until(batch(10**6 + number * ROWS), lambda fact: not fact.skipped and not fact.errors)
         asked = other.model.asked
         fact = other.answers(batch(number * ROWS))
+        assert time.monotonic() < deadline, fact
     assert fact.hits == ROWS
     assert other.model.asked == asked > 0
 

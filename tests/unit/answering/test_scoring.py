@@ -1,6 +1,7 @@
 """Where the model is asked, and about how many batches at a time."""
 
 import threading
+from queue import SimpleQueue
 
 import pytest
 from fakes import ManualClock
@@ -35,6 +36,21 @@ def test_a_model_nobody_knows_is_asked_on_a_thread_and_about_one_batch():
     model = Model()
     assert model.scoring.together(ROWS, 0.0) == 1
     assert model.ask(ROWS) == "scoring-churn"
+    model.scoring.close()
+
+
+def test_an_answer_is_counted_before_anybody_hears_of_it():
+    """Or who asks again at once finds the thread busy that is not."""
+    model, counted = Model(), []
+
+    class Heard(SimpleQueue):
+        def put(self, item):
+            counted.append(model.scoring._handed == model.scoring._done)
+            super().put(item)
+
+    model.scoring._answers = Heard()
+    assert model.ask(ROWS) == "scoring-churn"
+    assert counted == [True]
     model.scoring.close()
 
 

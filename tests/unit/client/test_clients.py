@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import re
+import time
 
 import httpx2
 import numpy as np
@@ -35,6 +36,7 @@ from app.client import (
 )
 from app.client.grpc import AsyncGrpcClient, GrpcClient
 from app.client.grpc_messages import batch_of, failure_of, predictions_of
+from app.client.rest import _failure
 from app.client.rest_pages import batch_body, page_of, prediction_of, seconds_of
 from app.grpc_api import prediction_pb2 as messages
 
@@ -129,6 +131,11 @@ def test_a_policy_of_one_attempt_asks_once(ask, kind, behaviour):
     with pytest.raises((NotServing, Unreachable)):
         ask("predict", VECTOR, made={"retry": RetryPolicy(attempts=1)})
     assert len(behaviour.seen) == 1
+
+
+@pytest.mark.parametrize(("left_s", "expected"), [(-1.0, DeadlineExceeded), (60.0, Unreachable)])
+def test_connecting_may_take_the_whole_deadline_or_less(left_s, expected):
+    assert type(_failure(httpx2.ConnectTimeout("it took too long"), time.monotonic() + left_s)) is expected
 
 
 def test_a_slow_server_is_not_waited_for_past_the_deadline(ask, kind, behaviour):

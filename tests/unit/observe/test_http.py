@@ -100,6 +100,7 @@ def test_a_request_that_comes_in_the_last_moment_is_answered(monkeypatch):
     health = Health(alive=lambda: None, ready=lambda: None)
     with closing(ProbeServer("127.0.0.1", 0, Slow(), health)) as server, connect(server) as raw:
         for _ in range(2):
+            over.clear()
             raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             answer = b""
             while not answer.endswith(b"answer"):

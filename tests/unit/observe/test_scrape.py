@@ -79,6 +79,11 @@ def test_a_page_that_does_not_end_is_given_up():
         Endpoint(server.url, within_s=0.2).body()
 
 
+def test_one_that_says_nothing_is_given_up_in_the_same_words():
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unreadable, match=r"not done after 0\.2 s"):
+        Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", within_s=0.2).body()
+
+
 @pytest.mark.parametrize("status", [204, 301, 404])
 def test_only_a_page_counts(status):
     with served((status, b"")) as server:

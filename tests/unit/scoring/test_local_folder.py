@@ -84,6 +84,27 @@ def test_who_ends_first_takes_nothing_from_another_that_still_writes(folder, tmp
     assert not (tmp_path / "out/_tmp").exists()
 
 
+def test_a_folder_that_a_killed_writer_had_just_made_goes_too(folder, tmp_path):
+    (tmp_path / "out/_tmp/somebody").mkdir(parents=True)
+    folder.create("part-0", b"one")
+    folder.tidy()
+    assert not (tmp_path / "out/_tmp").exists()
+
+
+def test_a_writer_whose_new_folder_is_gone_before_it_is_locked_makes_it_anew(folder, tmp_path, monkeypatch):
+    opened, tries = os.open, []
+
+    def late(path, *more):
+        if str(path).endswith("writer") and not tries:
+            tries.append(path)
+            LocalFolder(tmp_path / "out").tidy()
+        return opened(path, *more)
+
+    monkeypatch.setattr("os.open", late)
+    assert folder.create("part-0", b"one")
+    assert tries
+
+
 def test_who_tidies_goes_on_where_another_was_quicker(folder, tmp_path, monkeypatch):
     remove = shutil.rmtree
 
@@ -123,16 +144,15 @@ def test_nothing_is_left_aside_when_a_file_is_there(folder, tmp_path):
     assert [path.name for path in (tmp_path / "out/_tmp").rglob("*") if path.is_file()] == ["writer"]
 
 
-def test_drafts_that_go_while_names_are_listed_are_no_error(folder, monkeypatch):
+def test_names_are_listed_without_a_look_at_drafts_which_others_may_tidy_away(folder, monkeypatch):
     folder.create("part-0", b"one")
     scandir = os.scandir
 
-    def gone_below(path):
-        if "_tmp" in os.fspath(path):
-            raise FileNotFoundError(path)
+    def outside(path):
+        assert "_tmp" not in os.fspath(path)
         return scandir(path)
 
-    monkeypatch.setattr("os.scandir", gone_below)
+    monkeypatch.setattr("os.scandir", outside)
     assert folder.names() == {"part-0"}
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -393,8 +394,10 @@ def test_while_the_model_works_the_next_full_batch_is_prepared_and_no_other_one(
     rig.broker.append(0, 4 + 3)
     rig.clock.advance(1)
     rig.turn(3)
-    while not model.asked:  # by a thread, which may have no turn for a while
+    deadline = time.monotonic() + 20
+    while not model.asked and time.monotonic() < deadline:  # by a thread, which may have no turn for a while
         rig.turn()
+        time.sleep(0.001)
     assert (model.prepared, model.asked) == ([0], [0])  # three records could still be joined by a fourth
     rig.broker.append(0, 6)
     rig.turn(3)
