@@ -50,7 +50,7 @@ class Endpoint:
 
     def body(self, path: str = "", form: Mapping[str, str] | None = None) -> bytes:
         """What is there; a form is posted. path: below the address. Raises Unreadable."""
-        deadline = time.monotonic() + self._within_s
+        deadline, late = time.monotonic() + self._within_s, f"it is not done after {self._within_s:g} s"
         url = self._url.copy_with(path=self._url.path.rstrip("/") + path) if path else self._url
         body = bytearray()
         try:
@@ -60,11 +60,11 @@ class Endpoint:
                     if len(body) > MAX_BYTES:
                         raise Unreadable(f"it sends more than {MAX_BYTES} bytes")
                     if time.monotonic() > deadline:
-                        raise Unreadable(f"it is not done after {self._within_s:g} s")
+                        raise Unreadable(late)
                 if not answer.is_success:
                     raise Unreadable(f"it answers {answer.status_code}: {_words(body)}")
         except httpx2.TimeoutException as exc:
-            raise Unreadable(f"it is not done after {self._within_s:g} s ({type(exc).__name__})") from exc
+            raise Unreadable(f"{late} ({type(exc).__name__})") from exc
         except (httpx2.HTTPError, OSError, ValueError) as exc:
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
         return bytes(body)

@@ -111,10 +111,9 @@ class LocalFolder:
                     file.flush()
                     os.fsync(file.fileno())
                 placed = place(draft, target)
-            except OSError:
-                with suppress(OSError):
+            finally:
+                with suppress(OSError):  # renamed, say
                     draft.unlink()
-                raise
             _sync(target.parent)
         return placed
 
@@ -150,8 +149,6 @@ def _linked(draft: Path, target: Path) -> bool:
         os.link(draft, target)
     except FileExistsError:
         return False
-    finally:
-        draft.unlink()
     return True
 
 

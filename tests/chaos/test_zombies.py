@@ -6,13 +6,9 @@ import signal
 import pytest
 
 from tests.chaos.flow import CI_MARGIN_S, PARTITIONS, TRANSACTION_TIMEOUT_S, now_ms
+from tests.integration.worker_process import owned
 
 BEFORE, AFTER = "before_send_offsets_to_transaction", "after_send_offsets_to_transaction"
-
-
-def owned(worker):
-    """How many partitions it exports the lag of."""
-    return len(worker.metrics().of("inference_lag_records", "partition"))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +28,7 @@ def test_sigstop_past_the_session_timeout(flow, protocol, place, measured):
         with stream.worker("zombie", failpoints=f"{place}@20=stop") as zombie:
             zombie.wait_until(lambda: zombie.said("failpoint"), "its failpoint")
             stopped_ms = now_ms()
-            heir.wait_until(lambda: owned(heir) == PARTITIONS, "the heir to take over")
+            heir.wait_until(lambda: owned(heir) == set(range(PARTITIONS)), "the heir to take over")
             recovery_s = stream.recovery_s(stopped_ms)
 
             os.kill(zombie.pid, signal.SIGCONT)

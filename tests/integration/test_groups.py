@@ -6,14 +6,9 @@ from threading import Event as StopEvent
 
 import pytest
 from rig import answers
-from worker_process import running_worker, wait_until
+from worker_process import owned, running_worker, wait_until
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
-
-
-def owned(worker):
-    """Partitions whose lag it exports."""
-    return {int(partition) for (partition,) in worker.metrics().of("inference_lag_records", "partition")}
 
 
 def group_settings(lane, protocol):

@@ -38,6 +38,11 @@ def wait_until(condition, what, within_s=WAIT_S):
     return given
 
 
+def owned(worker):
+    """Partitions whose lag it exports."""
+    return {int(partition) for (partition,) in worker.metrics().of("inference_lag_records", "partition")}
+
+
 def clean_environment(**more):
     """Ours, without what would override a settings file."""
     return {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)} | more
