@@ -58,6 +58,7 @@ class FakeSource:
         self.closed = False
         self.seeks_fail = 0
         self.asking_fails = 0
+        self.at_hand = 1_000_000  # a poll gives no more
         self._gone = set()
         self.midway = False  # the next rebalance comes when records were already taken
         self.position = {}
@@ -80,6 +81,7 @@ class FakeSource:
 
     def _read(self, max_records):
         found = []
+        max_records = min(max_records, self.at_hand)
         for source in sorted(self.owned - self.held):
             if self.paused:
                 break
@@ -132,6 +134,10 @@ class FakeSource:
 
     def end_offsets(self):
         return {source: len(self._broker.records[source]) for source in self.owned}
+
+    def unread(self):
+        ends = self.end_offsets()
+        return sum(ends[source] - self.position[source] for source in self.owned - self.held)
 
     def close(self):
         self.closed = True

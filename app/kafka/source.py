@@ -160,6 +160,12 @@ class KafkaSource:
                 ends[source] = high
         return ends
 
+    def unread(self) -> int:
+        """How many offsets lie between what was read and the ends, of partitions that are not held."""
+        positions = self.positions()
+        ends = self.end_offsets()
+        return sum(max(0, ends[source] - positions[source]) for source in ends.keys() & positions.keys() - self._held)
+
     def committed(self, sources: Set[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's offsets; partitions without one are absent. Raises BrokerUnavailable, also if one is in doubt."""
         return self._offsets.committed(sources)

@@ -182,8 +182,10 @@ class StreamWorker:
         ask = self._source.gather if len(self._batcher) else self._source.poll
         if wait_s and len(self._batcher):
             room = min(room, self._batcher.lacks())  # gathering ends with these or with the time
+        full = self._batcher.lacks()
         records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), wait_s)
-        self._caught_up = len(records) < room
+        # the client may have less at hand than there is room for, and the broker a backlog all the same
+        self._caught_up = len(records) < room and (len(records) < full or self._source.unread() < room)
         self._add(records)
 
     def _add(self, records: Sequence[Record]) -> None:

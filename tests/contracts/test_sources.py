@@ -42,6 +42,17 @@ def test_every_record_comes_once_and_in_order_within_its_partition(world):
     assert world.source.positions() == {world.at(0): 30, world.at(1): 20}
 
 
+def test_what_is_known_to_be_there_and_was_not_given_yet_is_counted_but_not_where_nothing_is_asked_for(world):
+    world.append(0, 30)
+    world.polled(10)
+    assert world.source.unread() == 20
+    world.source.hold({world.at(0)})
+    assert world.source.unread() == 0
+    world.source.release({world.at(0)})
+    world.polled(20)
+    assert world.source.unread() == 0
+
+
 def test_after_a_rewind_records_come_again_from_there(world):
     world.append(0, 30)
     world.append(1, 10)

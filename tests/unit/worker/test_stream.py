@@ -614,6 +614,24 @@ def test_under_a_backlog_a_commit_beside_the_model_waits_for_its_interval(slow_m
     assert not slow_model.broker.outcomes
 
 
+@pytest.mark.parametrize(("left", "committed"), [(40, 0), (3, 8)])
+def test_a_backlog_of_which_the_client_has_less_at_hand_than_there_is_room_for_is_one(left, committed):
+    rig = Rig(ManualClock(), by_hand=True)
+    rig.model.most_together = 4
+    rig.sink.patient = True
+    rig.change("assigned", 0)
+    rig.broker.append(0, 4)
+    rig.model.answers = 10
+    rig.turn(2)
+    rig.broker.outcomes.clear()
+
+    rig.source.at_hand = 8
+    rig.broker.append(0, 8 + left)
+    rig.turn()
+
+    assert len(rig.broker.outcomes) == committed
+
+
 class AnythingGoes(RuleBasedStateMachine):
     """Any order of arrivals, rebalances, aborts and outages: exactly one outcome each, offsets never too far."""
 
