@@ -142,6 +142,10 @@ class Origin:
 
     def spans(self) -> dict[TopicPartition, Span]:
         """First and next offset and timestamps of each partition. Offsets rise within a partition."""
+        if len(self.sources) == 1:  # as most small batches
+            offsets, times = self.offsets, self.timestamps_ms
+            span = Span(int(offsets[0]), int(offsets[-1]) + 1, int(times.min()), int(times[-1]))
+            return {self.sources[0]: span}
         order = np.argsort(self.source, kind="stable")
         offsets, timestamps = self.offsets[order], self.timestamps_ms[order]
         starts = np.searchsorted(self.source[order], np.arange(len(self.sources)))
@@ -157,19 +161,22 @@ def origin_of(records: Sequence[Record], now_ms: int, topic: str | None = None) 
     """
     count = len(records)
     offsets = np.fromiter([record.offset() for record in records], np.int64, count)
-    partitions = np.fromiter([record.partition() for record in records], np.int64, count)
+    numbers = [record.partition() for record in records]
     timestamps = np.fromiter([record.timestamp()[1] for record in records], np.int64, count)
     if (timestamps <= 0).any():
         timestamps = np.where(timestamps <= 0, now_ms, timestamps)
     topics = [] if topic is not None else [record.topic() for record in records]
     if topic is None and topics.count(topics[0]) == count:
         topic = topics[0]
+    if topic is not None and numbers.count(numbers[0]) == count:  # as in most small batches
+        return Origin((TopicPartition(topic, numbers[0]),), np.zeros(count, np.int64), offsets, timestamps)
+    partitions = np.fromiter(numbers, np.int64, count)
     if topic is not None:
         # numbered by presence: partition numbers are small, so a table is quicker than sorting
         present = np.bincount(partitions) > 0
         sources = tuple(TopicPartition(topic, number) for number in np.flatnonzero(present).tolist())
         return Origin(sources, (np.cumsum(present) - 1)[partitions], offsets, timestamps)
-    pairs = [TopicPartition(*pair) for pair in zip(topics, partitions.tolist(), strict=True)]
+    pairs = [TopicPartition(*pair) for pair in zip(topics, numbers, strict=True)]
     order = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
     index_of = np.fromiter([order[pair] for pair in pairs], np.int64, count)
     return Origin(tuple(order), index_of, offsets, timestamps)

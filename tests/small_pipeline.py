@@ -16,7 +16,7 @@ from app.avro.datum_writer import DatumWriter
 from app.avro.framing import ConfluentFraming
 from app.avro.schemas import parse
 from app.pipeline.decode import Decoder
-from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
 from app.records import Batch, origin_of
 from app.specs import InputSpec, NumberFeature, ProbabilitiesOutput

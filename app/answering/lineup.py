@@ -11,7 +11,7 @@ from typing import Protocol
 from app.answering.breaker import Breaker
 from app.answering.handled_outputs import HandledOutputs
 from app.facts import InUse, Serving
-from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan, Features, features_of
 from app.pipeline.infer import Inference, OutputPolicy, infer
 from app.pipeline.summary.plan import SummaryPlan

@@ -25,8 +25,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyruhvro
 
-from app.avro.columns import columnar_node, columnar_type, reads_in_columns
+from app.avro.columns import columnar_node, columnar_type, holds_array, reads_in_columns
 from app.avro.datum import check_datum
+from app.avro.few_rows import MOST_READ, FewRowsReader
 from app.avro.framing import Framing
 from app.avro.resolution import BadRows, Resolution
 from app.avro.schemas import Schema, enum_symbols, without_logical_types
@@ -90,9 +91,15 @@ class ColumnarReader:
         self._read_schema = json.dumps(
             {"type": "record", "name": "Framed", "fields": [*framing.fields, *fields, _SENTINEL_FIELD]}
         )
+        with_arrays = any(holds_array(item["type"]) for item in writer.fields)  # one may hold a million objects
+        is_plain = resolution.keeps_all and not with_arrays
+        self._few_rows = FewRowsReader(framing, header, writer, resolution) if is_plain else None
 
     def read_all(self, values: list[bytes]) -> Decoded | None:
         """Everything at once, or None."""
+        if self._few_rows is not None and 0 < len(values) <= MOST_READ:
+            few = self._few_rows.read_all(values)
+            return None if few is None else Decoded(few, np.arange(len(values)))
         try:
             table, bad = self._decode(values)
         except _NotOneBatch:

@@ -68,6 +68,12 @@ class Resolution:
         unused = set(range(len(writer.fields))) - set(self.positions)
         self._unused = [(position, _Ranges(writer.fields[position])) for position in sorted(unused)]
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether each of the reader's columns is a field of the writer of its own, of the very same type."""
+        own = len(set(self.positions)) == len(self.positions) == len(self._steps)
+        return own and all(isinstance(step, _Column) and step.keeps for step in self._steps)
+
     def check_unused(self, arrays: list[pa.Array], bad: list[BadRows]) -> None:
         """Find the rows whose datum is malformed in a column that the reader drops."""
         for position, ranges in self._unused:
@@ -173,12 +179,18 @@ class _Column:
         self._symbols: pa.Array | None = None
         self._index_map: npt.NDArray[np.int32] | None = None
         self._casts: list[pa.DataType] = []
+        self._is_same = arrow_type(source) == arrow_type(target)
         if target["type"] == "enum" and source["type"] in {"enum", "null"}:
             self._map_symbols(source.get("symbols", []), target)
         elif _promotes(source, target) or (source["type"] == "null" and not self._rejects_null):
             self._casts = _casts(source, target)
         else:
             raise _unresolved(f"{self._name!r}: {source['type']} does not become {target['type']}")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the reader's type is the writer's; nulls of both or of the reader alone."""
+        return self._is_same and self._index_map is None and not self._rejects_null
 
     def _map_symbols(self, symbols: list[str], reader: dict[str, Any]) -> None:
         self._symbols = pa.array(reader["symbols"], pa.string())

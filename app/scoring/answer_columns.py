@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from app.pipeline.encode import output_type
+from app.pipeline.encode.predictions import output_type
 from app.ports import Model
 
 TEXT = pa.dictionary(pa.int32(), pa.string())

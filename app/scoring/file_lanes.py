@@ -9,7 +9,7 @@ from app.answering.handler_start import handled
 from app.answering.lineup import Lane
 from app.clock import Clock
 from app.errors import SchemaIncompatible
-from app.pipeline.encode import Answerer
+from app.pipeline.encode.predictions import Answerer
 from app.ports import Model, Tensors
 from app.scoring.file_inputs import FileInputs, HandledFileInputs, MappedInputs
 from app.scoring.steps import Steps

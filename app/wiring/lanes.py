@@ -18,7 +18,7 @@ from app.models.manifest import Manifest, Reference
 from app.models.model_store import ModelStore
 from app.models.runtime import OnnxModel, RuntimePolicy, golden_tensors, load_model
 from app.observe.worker_metrics import Metrics
-from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
 from app.ports import Model, ModelChooser, Tensors
 from app.settings.pipelines import Pipeline

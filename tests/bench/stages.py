@@ -22,7 +22,7 @@ from app.clock import SystemClock
 from app.models.model_store import open_store
 from app.models.runtime import RuntimePolicy, load_model
 from app.pipeline.decode import Decoder
-from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
 from app.pipeline.infer import OutputPolicy, infer
 from app.records import Origin, TopicPartition

@@ -23,7 +23,7 @@ from app.kafka.transactions import TransactionalSink
 from app.observe.pipeline_observer import PipelineObserver
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.decode import Decoder
-from app.pipeline.encode import PredictionEncoder
+from app.pipeline.encode.predictions import PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
 from app.records import Origin
 from app.worker import chain, stream

@@ -10,7 +10,7 @@ from app.answering.answers import AnsweredBy, Answers, answers_of, joined
 from app.answering.asking import Reply
 from app.answering.parts import Part
 from app.errors import Reason, Stage
-from app.pipeline.encode import Answerer
+from app.pipeline.encode.predictions import Answerer
 from app.pipeline.infer import Inference
 from app.records import Rejection
 from app.specs import ProbabilitiesOutput, ValueOutput

@@ -32,7 +32,7 @@ from app.avro.columns import reader_columns
 from app.avro.datum import check_datum
 from app.avro.datum_reader import PIECE_ROWS, ColumnarReader, DatumReader, RecordReader, datum_reader
 from app.avro.datum_writer import DatumWriter
-from app.avro.few_rows import MOST_ROWS
+from app.avro.few_rows import MOST_READ, MOST_WRITTEN
 from app.avro.framing import ConfluentFraming
 from app.avro.resolution import Resolution
 from app.errors import DecodeFailed, Reason
@@ -154,6 +154,23 @@ def test_an_empty_list_of_values_gives_an_empty_table(reader_of):
     node = event("int", PLAN)
     decoded = reader_of(node).read([])
     assert (decoded.table.num_rows, len(decoded.rows), decoded.failed) == (0, 0, {})
+
+
+@pytest.mark.parametrize("rows", [1, MOST_READ, MOST_READ + 1])
+@pytest.mark.parametrize("types", [("long", "long"), ("long", "double"), ("int", "int"), (PLAN, PLAN)])
+def test_a_field_of_another_name_is_read_for_few_rows_and_many(rows, types):
+    writer = event({"name": "old", "type": types[0]}, {"name": "other", "type": "string"})
+    reader = event(
+        {"name": "new", "aliases": ["old"], "type": types[1]}, {"name": "again", "aliases": ["old"], "type": types[1]}
+    )
+    value = "standard" if types[0] is PLAN else 7
+    for fields in (reader["fields"][:1], reader["fields"]):
+        node = {**reader, "fields": [dict(field) for field in fields]}
+        if types[1] is PLAN and len(fields) == 2:
+            node["fields"][1]["type"] = "Plan"  # defined above
+        values = [framed(writer, {"old": value, "other": "x"})] * rows
+        decoded = columnar(writer, node).read_all(values)
+        assert rows_of(decoded.table) == [{field["name"]: value for field in fields}] * rows
 
 
 @READERS
@@ -391,7 +408,7 @@ WRITABLE = st.sampled_from(
 @given(
     data=st.data(),
     types=st.lists(st.tuples(WRITABLE, st.sampled_from(["", "first", "last"])), min_size=1, max_size=5),
-    most_by_row=st.sampled_from([0, MOST_ROWS]),
+    most_by_row=st.sampled_from([0, MOST_WRITTEN]),
 )
 def test_fastavro_reads_what_is_written(data, types, most_by_row):
     node = event(*(
@@ -408,7 +425,7 @@ def test_fastavro_reads_what_is_written(data, types, most_by_row):
             pa.array(values, plain).cast(item.type) if pa.types.is_temporal(item.type) else pa.array(values, item.type)
         )
         columns[item.name] = column.slice(skipped)
-    with mock.patch.object(datum_writer, "MOST_ROWS", most_by_row):
+    with mock.patch.object(datum_writer, "MOST_WRITTEN", most_by_row):
         written = writer.write(columns, len(rows) - skipped)
     assert [value[: FRAMING.size] for value in written] == [header_of(node)] * len(written)
     assert [comparable(read_by_fastavro(value, node)) for value in written] == [
@@ -416,7 +433,7 @@ def test_fastavro_reads_what_is_written(data, types, most_by_row):
     ]
 
 
-@given(st.integers(1, 3 * MOST_ROWS), st.booleans())
+@given(st.integers(1, 3 * MOST_WRITTEN), st.booleans())
 def test_few_rows_and_many_are_written_alike(rows, with_arrays):
     moment = {"type": "long", "logicalType": "timestamp-millis"}
     columns = [
@@ -463,6 +480,20 @@ def test_the_confluent_header_is_written_as_well():
 def test_a_column_with_nulls_or_of_another_type_or_length_is_not_written(kind, column, message):
     with pytest.raises(ValueError, match=message):
         writer_of(event(kind)).write({"f0": column}, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        ("int", [1, None], "f0: 1 nulls"),
+        ("boolean", [None, None], "f0: 2 nulls"),
+        ("int", [1], "f0: 1 rows, not 2"),
+        ({"type": "array", "items": "int"}, [[], []], "2 rows, or rows of arrays, are written in columns"),
+    ],
+)
+def test_plain_values_with_nulls_or_of_another_length_are_not_written(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        writer_of(event(kind)).write_values([values], 2)
 
 
 def test_a_missing_column_is_named():

@@ -23,7 +23,7 @@ from app.errors import ModelFailed
 from app.models.model_store import ModelStore
 from app.models.runtime import RuntimePolicy, load_model
 from app.pipeline.decode import Decoder
-from app.pipeline.encode import Answerer, PredictionEncoder
+from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
 from app.records import Batch, origin_of
 from app.worker.chain import Chain, ChainPolicy
