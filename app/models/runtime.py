@@ -8,6 +8,7 @@ registered.
 import hashlib
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ class RuntimePolicy:
     """How sessions run. Threads come from `cpu_quota()`, never from the host's core count.
 
     warm_up_rows: batch sizes scored once before the model counts as loaded. max_rows: given to the model at a time.
+    runs_at_once: of a batch of more rows than that, so many parts are scored side by side.
     buckets: rising batch sizes for models whose answers depend on it.
     providers: execution providers of ONNX Runtime, the preferred one first; CPU takes what they leave.
     """
@@ -61,6 +63,7 @@ class RuntimePolicy:
     buckets: tuple[int, ...] = (32, 128, 512)
     providers: tuple[str, ...] = (CPU,)
     max_rows: int = 512
+    runs_at_once: int = 1
 
 
 class OnnxModel:
@@ -72,10 +75,12 @@ class OnnxModel:
     """
 
     def __init__(
-        self, manifest: Manifest, session: ort.InferenceSession, files: Iterable[bytes], max_rows: int
+        self, manifest: Manifest, session: ort.InferenceSession, files: Iterable[bytes], policy: RuntimePolicy
     ) -> None:
         self._manifest = manifest
-        self._max_rows = max_rows
+        self._max_rows = policy.max_rows
+        many = policy.runs_at_once
+        self._runs = ThreadPoolExecutor(many, f"runs-{manifest.model}") if many > 1 else None
         self._session = session
         self._files = tuple(files)  # external tensors may be used in place: keep them as long as the session
         self._output_names = [output.name for output in manifest.outputs]
@@ -97,10 +102,10 @@ class OnnxModel:
         if n <= most:
             return self._run(tensors)
         parts = [
-            self._run({name: tensor[start : start + most] for name, tensor in tensors.items()})
-            for start in range(0, n, most)
+            {name: tensor[start : start + most] for name, tensor in tensors.items()} for start in range(0, n, most)
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._output_names}
+        answers = list(map(self._run, parts) if self._runs is None else self._runs.map(self._run, parts))
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in self._output_names}
 
     def _run(self, tensors: Tensors) -> dict[str, Array]:
         return in_buckets(self._ask, tensors, self.buckets) if self.buckets else self._ask(tensors)
@@ -143,7 +148,7 @@ def load_model(stored: StoredModel, policy: RuntimePolicy) -> OnnxModel:
         raise ModelInvalid(f"{what}: ONNX Runtime refuses it: {exc}") from exc
     _check_inputs(session, manifest, what)
     _check_outputs(session, manifest, what)
-    model = OnnxModel(manifest, session, stored.files.values(), policy.max_rows)
+    model = OnnxModel(manifest, session, stored.files.values(), policy)
     try:
         _warm_up(model, manifest, policy, what)
     except ModelFailed as exc:

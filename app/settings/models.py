@@ -116,4 +116,9 @@ class Models(Section):
         description="ONNX Runtime's execution providers, the preferred one first; one that this build of ONNX Runtime "
         "does not have is an error at start",
     )
+    threads_per_run: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None,
+        description="Threads of ONNX Runtime for one run; default: all CPUs the process may use. With fewer, batches "
+        "of a backlog run side by side: docs/OPERATIONS.md",
+    )
     cache: ModelCache = ModelCache()

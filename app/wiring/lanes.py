@@ -120,7 +120,11 @@ def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
 
 def runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
     """How the sessions of its versions run."""
-    threads = max(1, cpu_quota() // settings.worker.processes)
+    cpus = max(1, cpu_quota() // settings.worker.processes)
+    threads = min(cpus, settings.models.threads_per_run or cpus)
     return RuntimePolicy(
-        intra_op_threads=threads, max_rows=pipeline.batch.max_records, providers=settings.models.providers
+        intra_op_threads=threads,
+        max_rows=pipeline.batch.max_records,
+        providers=settings.models.providers,
+        runs_at_once=cpus // threads,
     )

@@ -91,5 +91,6 @@ def _shadow_scorer(settings: Settings, pipeline: Pipeline, version: str, closing
     closing.callback(comparisons.close)
     event, path = reader_columns(reader), pipeline.handler
     steps = None if path is None else handled(path, model, event, golden_tensors(stored.manifest))
-    threads = runtime_policy(settings, pipeline).intra_op_threads
+    runtime = runtime_policy(settings, pipeline)
+    threads = runtime.intra_op_threads * runtime.runs_at_once
     return ShadowScorer(model, event, writer, comparisons.publish, clock, steps, threads=threads)

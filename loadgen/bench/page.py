@@ -168,6 +168,8 @@ def _batch(section: Section) -> list[str]:
 def _forest(section: Section) -> list[str]:
     settings = section["settings"]
     how = f"{settings['events']:,} events, {settings['rounds']} rounds; alone, batches of {settings['batch']}."
+    if told := settings["worker"]["set"]:
+        how += f" The worker with {', '.join(f'`{path}: {value}`' for path, value in told.items())}."
     lines = [
         "## A forest of 100 trees, depth 6",
         "",

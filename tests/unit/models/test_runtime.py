@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -51,6 +52,36 @@ def test_a_model_is_given_no_more_rows_at_a_time_than_it_takes(make_graph, store
 
     assert given == [3, 3, 2]
     assert together.tolist() == [model.run({"X": row[None]})["probabilities"][0].tolist() for row in rows]
+
+
+def test_parts_of_a_large_batch_are_scored_side_by_side_and_answered_in_order(make_graph, stored):
+    model = load_model(stored(make_graph()), RuntimePolicy(warm_up_rows=(1,), max_rows=2, runs_at_once=2))
+    both, session = Barrier(2), model._session
+
+    class Watched:
+        def run(self, names, tensors):
+            both.wait(10)
+            return session.run(names, tensors)
+
+    rows = np.arange(8, dtype=np.float32).reshape(-1, 1) / 2
+    alone = [model.run({"X": row[None]})["probabilities"][0].tolist() for row in rows]
+    model._session = Watched()
+    assert model.run({"X": rows})["probabilities"].tolist() == alone
+
+
+def test_a_part_that_fails_fails_the_batch(make_graph, stored):
+    model = load_model(stored(make_graph()), RuntimePolicy(warm_up_rows=(1,), max_rows=2, runs_at_once=2))
+    session = model._session
+
+    class Fails:
+        def run(self, names, tensors):
+            if 3 in tensors["X"]:
+                raise RuntimeError("no")
+            return session.run(names, tensors)
+
+    model._session = Fails()
+    with pytest.raises(ModelFailed, match="version 1: no"):
+        model.run({"X": np.arange(5, dtype=np.float32).reshape(-1, 1)})
 
 
 def test_a_loaded_model_says_who_it_is(make_graph, stored):

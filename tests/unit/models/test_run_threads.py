@@ -1,0 +1,40 @@
+"""How the CPUs that a worker process may use are shared out among the runs of its model."""
+
+import pytest
+
+from app.settings.root import Settings
+from app.wiring import lanes
+
+PIPELINE = {
+    "name": "churn",
+    "input_topics": ["in"],
+    "output_topic": "out",
+    "dead_letter_topic": "dead",
+    "model": "churn",
+}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "processes", "per_run", "threads", "at_once"),
+    [
+        (4, 1, None, 4, 1),
+        (4, 1, 1, 1, 4),
+        (4, 1, 3, 3, 1),
+        (4, 1, 8, 4, 1),
+        (4, 2, 1, 1, 2),
+        (1, 1, 1, 1, 1),
+        (2, 4, None, 1, 1),
+    ],
+)
+def test_cpus_that_one_run_does_not_use_are_for_others(monkeypatch, cpus, processes, per_run, threads, at_once):
+    monkeypatch.setattr(lanes, "cpu_quota", lambda: cpus)
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "nowhere:1", "group_id": "g"},
+            "worker": {"processes": processes},
+            "pipelines": [PIPELINE],
+            "models": {"store": "file:///models", "threads_per_run": per_run},
+        }
+    )
+    policy = lanes.runtime_policy(settings, settings.pipelines[0])
+    assert (policy.intra_op_threads, policy.runs_at_once) == (threads, at_once)
