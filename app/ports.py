@@ -188,7 +188,10 @@ class Source(Protocol):
 
     def end_offsets(self) -> dict[TopicPartition, int]: ...
     def unread(self) -> int:
-        """How many records are known to be there and were not given yet, of partitions that are not held."""
+        """How many records are there at most, as far as is known, that were not given yet and are not held.
+
+        Raises nothing that would be tried again.
+        """
         ...
 
     def close(self) -> None: ...

@@ -34,6 +34,7 @@ class _Took(NamedTuple):
 class Scoring(Generic[Question, Answer]):
     """Takes a question, gives back the answer, or what asking raised.
 
+    run_rows, runs_at_once: what the model is given at a time, and how many of those it works on side by side.
     told: called on the thread when an answer has come there, for whoever cannot wait in `take`.
     """
 
@@ -43,10 +44,13 @@ class Scoring(Generic[Question, Answer]):
         name: str,
         clock: Clock,
         most_rows: int = MOST_ROWS,
+        run_rows: int = MOST_ROWS,
+        runs_at_once: int = 1,
         told: Callable[[], None] = lambda: None,
     ) -> None:
         self._told = told
         self._ask, self._name, self._clock, self._most_rows = ask, name, clock, most_rows
+        self._run_rows, self._runs_at_once = run_rows, runs_at_once
         self._questions: SimpleQueue[tuple[int, Question, int] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
         self._ticket = 0
@@ -114,7 +118,11 @@ class Scoring(Generic[Question, Answer]):
         """No less than a question of so many rows takes, if each row costs the same and none less than nothing."""
         if self._last is None:
             return float("inf")
-        return self._last.seconds * max(1.0, rows / self._last.rows)
+        side_by_side = self._side_by_side(rows) / self._side_by_side(self._last.rows)
+        return self._last.seconds * max(1.0, rows / self._last.rows / side_by_side)
+
+    def _side_by_side(self, rows: int) -> int:
+        return max(1, min(self._runs_at_once, -(-rows // self._run_rows)))
 
     def _run(self) -> None:
         while (job := self._questions.get()) is not None:

@@ -16,7 +16,7 @@ from app.errors import SchemaIncompatible
 from app.models.cpu_quota import cpu_quota
 from app.models.manifest import Manifest, Reference
 from app.models.model_store import ModelStore
-from app.models.runtime import OnnxModel, RuntimePolicy, golden_tensors, load_model
+from app.models.runtime import CPU, OnnxModel, RuntimePolicy, golden_tensors, load_model
 from app.observe.worker_metrics import Metrics
 from app.pipeline.encode.predictions import Answerer, PredictionEncoder
 from app.pipeline.features.plan import FeaturePlan
@@ -118,13 +118,16 @@ def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
     return FallbackPolicy(fallback.previous, fallback.constant, pipeline.on_model_failure)
 
 
-def runtime_policy(settings: Settings, pipeline: Pipeline) -> RuntimePolicy:
-    """How the sessions of its versions run."""
+def runtime_policy(settings: Settings, pipeline: Pipeline, *, online: bool = False) -> RuntimePolicy:
+    """How the sessions of its versions run. online: there is no backlog, each question is one run.
+
+    One run at a time on a device, which shares itself out; and whose runs may never end, when the process should.
+    """
     cpus = max(1, cpu_quota() // settings.worker.processes)
-    threads = min(cpus, settings.models.threads_per_run or cpus)
+    threads = cpus if online else min(cpus, settings.models.threads_per_run or cpus)
     return RuntimePolicy(
         intra_op_threads=threads,
         max_rows=pipeline.batch.max_records,
         providers=settings.models.providers,
-        runs_at_once=cpus // threads,
+        runs_at_once=cpus // threads if settings.models.providers == (CPU,) else 1,
     )

@@ -100,7 +100,7 @@ class OnlineModel:
             raise SchemaIncompatible(f"pipeline {pipeline.name}: {exc}") from exc
         cached = caching(settings, self._metrics, self._clock)
         lane_of = LaneMaker(pipeline, stable, writer, event, self._clock)
-        runtime = replace(runtime_policy(settings, pipeline), max_rows=settings.serving.batch.max_rows)
+        runtime = replace(runtime_policy(settings, pipeline, online=True), max_rows=settings.serving.batch.max_rows)
         versions = StoredVersions(store, pipeline.model, runtime, self._metrics, cached, lane_of)
         follower = RolloutFollower(
             pipeline.model,

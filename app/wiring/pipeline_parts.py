@@ -101,9 +101,8 @@ class PipelineParts:
             raise SchemaIncompatible(f"pipeline {pipeline.name}: {exc}") from exc
         self._decoder = Decoder(framing, schemas, reader, clock)
         lane_of = LaneMaker(pipeline, stable, writer, reader_columns(reader), clock)
-        self.versions = StoredVersions(
-            store, pipeline.model, runtime_policy(settings, pipeline), metrics, cached, lane_of
-        )
+        self._runtime = runtime_policy(settings, pipeline)
+        self.versions = StoredVersions(store, pipeline.model, self._runtime, metrics, cached, lane_of)
         self.follower = RolloutFollower(
             pipeline.model,
             self.versions,
@@ -187,7 +186,14 @@ class PipelineParts:
             batcher=MicroBatcher(_batch_policy(pipeline, budget), clock, pace),
             pace=pace,
             chain=chain,
-            scoring=Scoring(chain.answer, pipeline.name, clock, most_rows(settings.models.cache)),
+            scoring=Scoring(
+                chain.answer,
+                pipeline.name,
+                clock,
+                most_rows(settings.models.cache),
+                run_rows=self._runtime.max_rows,
+                runs_at_once=self._runtime.runs_at_once,
+            ),
             flood=FloodGate(flood_limit, clock),
             policy=StreamPolicy(
                 settings.worker.drain_timeout_s,

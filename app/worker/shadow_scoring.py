@@ -57,7 +57,7 @@ class ShadowScorer:
     ) -> None:
         """event: the columns that events come in. Raises SchemaIncompatible if they lack what the candidate takes.
 
-        threads: of a session in the worker; there is one here. waited_s: see `waited_for_processor_s`.
+        threads: what the worker has for a version; there is one here. waited_s: see `waited_for_processor_s`.
         """
         self._model, self._writer, self._publish, self._clock = model, writer, publish, clock
         self._plan, outputs = handled or (FeaturePlan(model.inputs, event), None)

@@ -35,6 +35,7 @@ from app.worker.summing import Summing
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
 SCORING_WAIT_S = 0.005  # so that commits fall due, and a batch that fills is prepared, while a slow model runs
+MANY = 256  # records: where fewer come at once there is no backlog, and asking each time would cost more than it tells
 PAUSE_AFTER_S = 1.0  # being full for less is not worth a pause, which throws away what was fetched ahead
 REVOKE_BOUND_S = 5.0  # what a rebalance waits for our last batch; below any sensible rebalance timeout
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
@@ -99,7 +100,7 @@ class StreamWorker:
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rereads = Rereads(source, clock)
         self._undone_in_drain = False
-        self._caught_up = True
+        self._had_room_for, self._many_came = 1, False  # by the last poll: how many, if fewer came, else none
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
         self._commit_s = 0.0  # what the last one took
@@ -172,7 +173,7 @@ class StreamWorker:
         if self._stopping.is_set():
             self._batcher.drain()
         if room == 0:
-            self._caught_up = self._stopping.is_set()
+            self._had_room_for, self._many_came = int(self._stopping.is_set()), False
             self._only_serve_callbacks_when_full()
             return
         self._full_since = None
@@ -182,11 +183,10 @@ class StreamWorker:
         ask = self._source.gather if len(self._batcher) else self._source.poll
         if wait_s and len(self._batcher):
             room = min(room, self._batcher.lacks())  # gathering ends with these or with the time
-        full = self._batcher.lacks()
         records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), wait_s)
-        # the client may have less at hand than there is room for, and the broker a backlog all the same
-        self._caught_up = len(records) < room and (len(records) < full or self._source.unread() < room)
         self._add(records)
+        self._had_room_for = room if len(records) < room else 0
+        self._many_came = len(records) >= MANY
 
     def _add(self, records: Sequence[Record]) -> None:
         """Those of a partition that will be rewound come again: a poll may rewind and yet give back what it had."""
@@ -270,7 +270,7 @@ class StreamWorker:
 
     def _settle(self) -> None:
         # records that still wait for company are no backlog: those that come during the commit join them
-        nothing_due = self._caught_up and not self._in_work() and self._batcher.due_in() > 0
+        nothing_due = not self._in_work() and self._batcher.due_in() > 0 and self._caught_up()
         idle = nothing_due or self._commit_costs_nothing()
         offsets, began = self._tracker.committable(), self._clock.monotonic()
         if self._sink.settle(offsets, self._flood.note(), idle=idle) and self._unsettled:
@@ -279,7 +279,12 @@ class StreamWorker:
 
     def _commit_costs_nothing(self) -> bool:
         """Without a backlog, and beside a model that is busy for longer: what was delivered need not wait for it."""
-        return bool(self._unsettled) and self._caught_up and self._scoring.busy_s() > self._commit_s
+        return bool(self._unsettled) and self._scoring.busy_s() > self._commit_s and self._caught_up()
+
+    def _caught_up(self) -> bool:
+        """Whether the last poll brought what there is: the client may have less at hand than there was room for."""
+        room = self._had_room_for
+        return room > 0 and (not self._many_came or self._source.unread() < room)
 
     def _settled(self, offsets: Mapping[TopicPartition, int]) -> None:
         fact = Committed(tuple(self._unsettled), self._clock.now_ms())

@@ -50,49 +50,49 @@ class Fill(ABC):
         return plain_values(self.column(answered))
 
 
-class _Numbers(Fill):
-    """Of an array."""
+class _FromArray(Fill):
+    """What NumPy has."""
 
     def __init__(self, name: str, kind: pa.DataType) -> None:
         super().__init__(name, kind)
         self._dtype = None if pa.types.is_string(kind) or pa.types.is_list(kind) else kind.to_pandas_dtype()
 
     @abstractmethod
-    def numbers(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: Answered) -> npt.NDArray[Any]:
         """(m,) or, for a field of arrays, (m, k)."""
 
     @override
     def column(self, answered: Answered) -> pa.Array:
-        return _arrow(self.numbers(answered), self.kind)
+        return _arrow(self.array(answered), self.kind)
 
     @override
     def values(self, answered: Answered) -> list[Any]:
-        numbers = self.numbers(answered)
-        values: list[Any] = (numbers if self._dtype is None else numbers.astype(self._dtype, copy=False)).tolist()
+        array = self.array(answered)
+        values: list[Any] = (array if self._dtype is None else array.astype(self._dtype, copy=False)).tolist()
         return values
 
 
-class FromModel(_Numbers):
+class FromModel(_FromArray):
     """An output."""
 
     @override
-    def numbers(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: Answered) -> npt.NDArray[Any]:
         return answered.outputs[self.name]
 
 
-class SourcePartition(_Numbers):
+class SourcePartition(_FromArray):
     """The event's partition."""
 
     @override
-    def numbers(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: Answered) -> npt.NDArray[Any]:
         return answered.origin.partitions()[answered.rows]
 
 
-class SourceOffset(_Numbers):
+class SourceOffset(_FromArray):
     """The event's offset."""
 
     @override
-    def numbers(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: Answered) -> npt.NDArray[Any]:
         return answered.origin.offsets[answered.rows]
 
 
@@ -144,7 +144,7 @@ class Constant(Fill):
 
 
 class SourceTopic(Constant):
-    """The event's topic: the same in every row of most batches."""
+    """The event's topic, which most batches have one of."""
 
     @override
     def column(self, answered: Answered) -> pa.Array:
@@ -152,7 +152,8 @@ class SourceTopic(Constant):
         first = sources[0].topic
         if all(source.topic == first for source in sources):
             return self.repeated(first, len(answered.rows))
-        return pa.array(self.values(answered), self.kind)
+        topics = pa.array([source.topic for source in sources], self.kind)
+        return topics.take(pa.array(answered.origin.source[answered.rows]))
 
     @override
     def values(self, answered: Answered) -> list[Any]:

@@ -14,11 +14,11 @@ ROWS = 512
 class Model:
     """Takes so long for each row; says on which thread it was asked."""
 
-    def __init__(self, row_s=0.0):
+    def __init__(self, row_s=0.0, **runs):
         self.clock, self.row_s = ManualClock(), row_s
         self.release = threading.Event()
         self.release.set()
-        self.scoring = Scoring(self.answer, "churn", self.clock)
+        self.scoring = Scoring(self.answer, "churn", self.clock, **runs)
 
     def answer(self, rows):
         assert self.release.wait(30.0)
@@ -60,6 +60,15 @@ def test_a_quick_model_is_asked_at_once_about_as_many_batches_as_may_go_together
     assert model.ask(ROWS) == "here"
     assert model.scoring.together(ROWS, 0.0) == MOST_TOGETHER
     assert model.scoring.together(1_500, 0.0) == 5  # more rows would be too many
+    model.scoring.close()
+
+
+@pytest.mark.parametrize(("runs_at_once", "together"), [(1, 1), (2, 3), (4, 6), (16, 16)])
+def test_of_a_model_that_works_on_several_batches_side_by_side_more_go_together(runs_at_once, together):
+    """One takes 25 ms of 40; so do two on two processors, and three take half as much again."""
+    model = Model(row_s=TOGETHER_S / 1.6 / ROWS, run_rows=ROWS, runs_at_once=runs_at_once)
+    model.ask(ROWS)
+    assert model.scoring.together(ROWS, 0.0) == together
     model.scoring.close()
 
 

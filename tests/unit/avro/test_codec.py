@@ -1,5 +1,6 @@
 """What is written is read; what is malformed is refused with its reason, and its neighbours are read."""
 
+import copy
 import json
 import tracemalloc
 from pathlib import Path
@@ -25,7 +26,7 @@ from datums import (
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import LOGICAL, LONGS, SYMBOLS, data_of, mutated, odd_types, records
+from strategies import LOGICAL, LONGS, SYMBOLS, data_of, evolved_types, mutated, odd_types, records
 
 from app.avro import datum_writer
 from app.avro.columns import reader_columns
@@ -171,6 +172,27 @@ def test_a_field_of_another_name_is_read_for_few_rows_and_many(rows, types):
         values = [framed(writer, {"old": value, "other": "x"})] * rows
         decoded = columnar(writer, node).read_all(values)
         assert rows_of(decoded.table) == [{field["name"]: value for field in fields}] * rows
+
+
+@given(st.data(), records())
+def test_few_rows_are_read_as_the_columnar_codec_does_or_left_to_it(data, writer):
+    """Whatever the reader's schema; `read` never has them read one by one."""
+    reader = copy.deepcopy(writer)
+    for field in reader["fields"]:
+        if data.draw(st.booleans()):
+            field["type"] = data.draw(evolved_types(field["type"]))
+    try:
+        made = columnar(writer, reader)
+    except DecodeFailed:
+        return
+    values = [framed(writer, value) for value in data.draw(st.lists(data_of(writer), min_size=1, max_size=MOST_READ))]
+    if data.draw(st.booleans()):
+        values.append(data.draw(mutated(values[0], FRAMING.size)))
+    expected, found = made.read(values), made.read_all(values)
+    assert (found is None) == bool(expected.failed)
+    if found is not None:
+        assert found.table.schema == expected.table.schema
+        assert str(rows_of(found.table)) == str(rows_of(expected.table))  # as text NaN is like NaN
 
 
 @READERS

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -66,6 +68,7 @@ class Versions:
 
     def __init__(self, store):
         self._store = store
+        self.policy = RuntimePolicy(warm_up_rows=(1,))
         self._writer = DatumWriter(FRAMING, HEADERS[1], PREDICTION)
         self.alive = []
         self.failing = set()
@@ -77,7 +80,7 @@ class Versions:
         return self._store.manifest("hand", version).model_digest
 
     def lane(self, version):
-        model = load_model(self._store.fetch("hand", version), RuntimePolicy(warm_up_rows=(1,)))
+        model = load_model(self._store.fetch("hand", version), self.policy)
         self.alive.append((version, weakref.ref(model), weakref.ref(model._session)))
         if version in self.failing:
             model = Failing(model)
@@ -143,6 +146,20 @@ def test_the_old_version_is_freed_once_no_batch_has_it(rig):
     assert scored.outcomes[0].version == "1"
     del before
     assert rig.versions.living() == ["2"]
+
+
+def test_threads_that_its_runs_had_go_with_it(rig):
+    """An instant later: a thread still holds its last run when the answer is there."""
+    rig.versions.policy = RuntimePolicy(warm_up_rows=(1,), max_rows=1, runs_at_once=2)
+    for revision in (2, 3):
+        rig.swap(page_of(str(revision), revision))
+        rig.chain.finish(rig.chain.answer(rig.prepare()))
+    rig.follower.look()
+    deadline = time.monotonic() + 10
+    while sum(thread.name.startswith("runs-hand") for thread in threading.enumerate()) > 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert rig.versions.living() == ["3"]
 
 
 def test_it_is_freed_on_the_followers_thread_not_on_the_streams(rig):

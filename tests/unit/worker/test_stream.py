@@ -16,6 +16,7 @@ from app.facts import Committed, Pulse
 from app.pipeline.dead_letter import DeadLetterLimit
 from app.pipeline.objective import LatencyObjective
 from app.records import DeadLetter, TopicPartition, predictions_of
+from app.worker import stream
 
 
 @pytest.fixture
@@ -615,7 +616,8 @@ def test_under_a_backlog_a_commit_beside_the_model_waits_for_its_interval(slow_m
 
 
 @pytest.mark.parametrize(("left", "committed"), [(40, 0), (3, 8)])
-def test_a_backlog_of_which_the_client_has_less_at_hand_than_there_is_room_for_is_one(left, committed):
+def test_a_backlog_of_which_the_client_has_less_at_hand_than_there_is_room_for_is_one(monkeypatch, left, committed):
+    monkeypatch.setattr(stream, "MANY", 8)
     rig = Rig(ManualClock(), by_hand=True)
     rig.model.most_together = 4
     rig.sink.patient = True
