@@ -76,7 +76,7 @@ class Scoring(Generic[Question, Answer]):
         """Ask this, about so many rows; only when the last answer was taken or discarded."""
         self._ticket += 1
         self._inside = True
-        if self._expected_s(rows) <= QUICK_S and self._handed == self._done:
+        if self._alone_s(rows) <= QUICK_S and self._handed == self._done:
             self._answers.put((self._ticket, self._answer_to(question, rows)))
             return
         if self._thread is None:
@@ -118,11 +118,16 @@ class Scoring(Generic[Question, Answer]):
         """No less than a question of so many rows takes, if each row costs the same and none less than nothing."""
         if self._last is None:
             return float("inf")
-        side_by_side = self._side_by_side(rows) / self._side_by_side(self._last.rows)
-        return self._last.seconds * max(1.0, rows / self._last.rows / side_by_side)
+        return self._last.seconds * max(1.0, self._in_turn(rows) / self._in_turn(self._last.rows))
 
-    def _side_by_side(self, rows: int) -> int:
-        return max(1, min(self._runs_at_once, -(-rows // self._run_rows)))
+    def _alone_s(self, rows: int) -> float:
+        """The same if nothing is done side by side: only the model's runs are, not what is made of their answers."""
+        return float("inf") if self._last is None else self._last.seconds * max(1.0, rows / self._last.rows)
+
+    def _in_turn(self, rows: int) -> int:
+        """How many of the rows are worked on one after another, where most of them are."""
+        rounds, rest = divmod(rows, self._run_rows * self._runs_at_once)
+        return rounds * self._run_rows + min(rest, self._run_rows)
 
     def _run(self) -> None:
         while (job := self._questions.get()) is not None:

@@ -19,7 +19,7 @@ from app.errors import DecodeFailed
 
 # Where the two meet (`make bench-stages`, the bounds varied, 2026-11-23): reading, 85 us a batch in columns, here 20
 # and 11 a row. Writing a prediction, 200 to 260 in columns, half of it the codec's own thread being woken, here 20 and
-# 7 to 14 a row: beyond 16 rows it depends on the moment.
+# 7 to 14 a row: from 13 rows on it depends on the moment.
 MOST_READ = 6
 MOST_WRITTEN = 16
 

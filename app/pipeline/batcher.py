@@ -139,6 +139,11 @@ class MicroBatcher(Generic[Item]):
         by_size = int((self._policy.max_bytes - size) / mean_bytes) if mean_bytes else self._most_records
         return max(1, min(self._most_records - records, by_size))
 
+    @property
+    def full(self) -> bool:
+        """Whether a batch is due by the number of its records."""
+        return len(self._records) >= self._policy.max_records
+
     def lacks(self) -> int:
         """How many more records make a batch due, if it is their number that does; at least 1."""
         return max(1, self._policy.max_records - len(self._records))

@@ -20,6 +20,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 MOST_HEADER_BYTES = 65_536
 BEYOND = 64  # places of those that may only ask for a probe
+CONTINUE = b"HTTP/1.1 100 "
 LAST_S = 1.0  # what a connection that is made while the server ends has for its request
 PROBES = ("/livez", "/readyz", "/health", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready")
 FULL = b'{"detail":"too many connections","error":"too many connections"}'
@@ -108,6 +109,31 @@ class Unread:
             self._transport.abort()
 
 
+class HeadWithBody:
+    """A transport for one answer, whose head it sends together with the beginning of the body.
+
+    A proxy that has a head cannot ask another server any more when this one dies before the body.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        """Keep what begins an answer of known length until more comes."""
+        if not self._begun and not data.startswith(CONTINUE):
+            self._begun = True
+            if b"content-length: " in data:
+                self._head = data
+                return
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a transport has
+        return getattr(self._transport, name)
+
+
 def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocketsSansIOProtocol]]:
     """Uvicorn's protocols, minding these doors.
 
@@ -170,6 +196,8 @@ def connections_of(doors: Doors) -> tuple[type[HttpToolsProtocol], type[WebSocke
             self._arriving, self._head_bytes = False, 0
             super().on_headers_complete()
             cycle: Any = self.cycle  # None before the first request, whatever its type says
+            if cycle is not None and cycle.transport is self.transport and self.scope["method"] != "HEAD":
+                cycle.transport = HeadWithBody(self.transport)
             if cycle is not None and (doors.ending or self.transport in doors.beyond):
                 cycle.keep_alive = False
 

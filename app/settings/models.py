@@ -119,6 +119,6 @@ class Models(Section):
     threads_per_run: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
         description="Threads of ONNX Runtime for one run in a worker; default: all CPUs that the process may use. With "
-        "fewer, batches of a backlog run side by side: docs/OPERATIONS.md",
+        "half of them or fewer, batches of a backlog run side by side: docs/OPERATIONS.md",
     )
     cache: ModelCache = ModelCache()

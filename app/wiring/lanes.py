@@ -121,13 +121,14 @@ def fallback_policy(pipeline: Pipeline) -> FallbackPolicy:
 def runtime_policy(settings: Settings, pipeline: Pipeline, *, online: bool = False) -> RuntimePolicy:
     """How the sessions of its versions run. online: there is no backlog, each question is one run.
 
-    One run at a time on a device, which shares itself out; and whose runs may never end, when the process should.
+    So it is on a device, which shares itself out; and whose runs may never end, when the process should.
     """
     cpus = max(1, cpu_quota() // settings.worker.processes)
-    threads = cpus if online else min(cpus, settings.models.threads_per_run or cpus)
+    one_run = online or settings.models.providers != (CPU,)
+    threads = cpus if one_run else min(cpus, settings.models.threads_per_run or cpus)
     return RuntimePolicy(
         intra_op_threads=threads,
         max_rows=pipeline.batch.max_records,
         providers=settings.models.providers,
-        runs_at_once=cpus // threads if settings.models.providers == (CPU,) else 1,
+        runs_at_once=cpus // threads,
     )

@@ -35,7 +35,7 @@ from app.worker.summing import Summing
 LONGEST_WAIT_S = 0.1  # so that stop() and the pulse are noticed
 ACK_WAIT_S = 0.001  # while outputs are on their way
 SCORING_WAIT_S = 0.005  # so that commits fall due, and a batch that fills is prepared, while a slow model runs
-MANY = 256  # records: where fewer come at once there is no backlog, and asking each time would cost more than it tells
+MANY = 256  # records: with fewer at hand there is no backlog, and asking each time would cost more than it tells
 PAUSE_AFTER_S = 1.0  # being full for less is not worth a pause, which throws away what was fetched ahead
 REVOKE_BOUND_S = 5.0  # what a rebalance waits for our last batch; below any sensible rebalance timeout
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 5.0
@@ -100,7 +100,8 @@ class StreamWorker:
         self._settled_to: dict[TopicPartition, int] = {}  # committed in this assignment
         self._rereads = Rereads(source, clock)
         self._undone_in_drain = False
-        self._had_room_for, self._many_came = 1, False  # by the last poll: how many, if fewer came, else none
+        # by the last poll: room for how many, if fewer came, else 0; and whether many are at hand with those
+        self._had_room_for, self._many_came = 1, False
         self._full_since: float | None = None
         self._backoff_s, self._not_before = BACKOFF_FIRST_S, 0.0
         self._commit_s = 0.0  # what the last one took
@@ -186,7 +187,7 @@ class StreamWorker:
         records = self._pulse.waiting(lambda wait_s: ask(room, wait_s), wait_s)
         self._add(records)
         self._had_room_for = room if len(records) < room else 0
-        self._many_came = len(records) >= MANY
+        self._many_came = len(self._batcher) >= MANY or self._batcher.full
 
     def _add(self, records: Sequence[Record]) -> None:
         """Those of a partition that will be rewound come again: a poll may rewind and yet give back what it had."""

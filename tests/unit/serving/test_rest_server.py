@@ -20,7 +20,7 @@ from app.errors import BadSettings
 from app.serving.admission import OpenBytes
 from app.serving.rest import Routes
 from app.serving.rest_calls import RestPolicy
-from app.serving.rest_connections import Doors, Unread, connections_of
+from app.serving.rest_connections import Doors, HeadWithBody, Unread, connections_of
 from app.serving.rest_server import RestServer, ServerPolicy, ServerTls
 
 GOOD = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{"features": [1]}'
@@ -456,3 +456,45 @@ def test_bodies_that_hold_too_much_together_are_told_to_come_back():
         thread.join(20)
         assert answers[0].status_code == 200
         assert world.post("/predict", content=padded).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{", b"}"],
+         [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{", b"}"]),
+        ([b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", b""],
+         [b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"]),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n", b"1"],
+         [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1"]),
+        ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n1\r\n"],
+         [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n1\r\n"]),
+    ],
+)  # fmt: skip
+def test_the_head_of_an_answer_goes_with_its_body(written, sent):
+    """A server that dies between the two costs nginx's client its answer."""
+    found = []
+
+    class Transport:
+        def write(self, data):
+            found.append(data)
+
+    transport = HeadWithBody(Transport())
+    for data in written:
+        transport.write(data)
+    assert found == sent
+
+
+def test_an_answer_of_a_real_server_is_written_at_once(monkeypatch):
+    written = []
+    plain = HeadWithBody.write
+
+    def write(self, data):
+        before = self._head
+        plain(self, data)
+        written.append((bool(before), bool(self._head)))
+
+    monkeypatch.setattr(HeadWithBody, "write", write)
+    with RestWorld() as world:
+        assert world.get("/health").status_code == 200
+    assert written[-2:] == [(False, True), (True, False)]  # the server has ended

@@ -16,7 +16,6 @@ from app.facts import Committed, Pulse
 from app.pipeline.dead_letter import DeadLetterLimit
 from app.pipeline.objective import LatencyObjective
 from app.records import DeadLetter, TopicPartition, predictions_of
-from app.worker import stream
 
 
 @pytest.fixture
@@ -615,9 +614,17 @@ def test_under_a_backlog_a_commit_beside_the_model_waits_for_its_interval(slow_m
     assert not slow_model.broker.outcomes
 
 
+def test_while_the_model_works_a_backlog_is_one_however_few_come_at_a_time(slow_model):
+    slow_model.model.most_together = 4
+    slow_model.source.at_hand = 4
+    slow_model.broker.append(0, 40)
+    slow_model.model.answers = 1
+    slow_model.turn(2)
+    assert not slow_model.broker.outcomes
+
+
 @pytest.mark.parametrize(("left", "committed"), [(40, 0), (3, 8)])
-def test_a_backlog_of_which_the_client_has_less_at_hand_than_there_is_room_for_is_one(monkeypatch, left, committed):
-    monkeypatch.setattr(stream, "MANY", 8)
+def test_a_backlog_of_which_the_client_has_less_at_hand_than_there_is_room_for_is_one(left, committed):
     rig = Rig(ManualClock(), by_hand=True)
     rig.model.most_together = 4
     rig.sink.patient = True
