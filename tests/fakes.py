@@ -13,6 +13,16 @@ from app.specs import InputSpec, Output
 NOW_MS = 1_760_000_000_000
 
 
+# The least that settings say of a pipeline.
+PIPELINE = {
+    "name": "churn",
+    "input_topics": ["in"],
+    "output_topic": "out",
+    "dead_letter_topic": "dead",
+    "model": "churn",
+}
+
+
 class ManualClock:
     """Stands still until told otherwise."""
 

@@ -68,7 +68,7 @@ class Scoring(Generic[Question, Answer]):
         most = min(MOST_TOGETHER, self._most_rows // batch_rows)
         for many in range(most, 1, -1):
             rows = many * batch_rows
-            if self._expected_s(rows) <= TOGETHER_S and rows * row_s <= TAKE_S:
+            if self._expected_s(rows, self._runs_at_once) <= TOGETHER_S and rows * row_s <= TAKE_S:
                 return many
         return 1
 
@@ -76,14 +76,14 @@ class Scoring(Generic[Question, Answer]):
         """Ask this, about so many rows; only when the last answer was taken or discarded."""
         self._ticket += 1
         self._inside = True
-        if self._alone_s(rows) <= QUICK_S and self._handed == self._done:
+        if self._expected_s(rows, runs_at_once=1) <= QUICK_S and self._handed == self._done:
             self._answers.put((self._ticket, self._answer_to(question, rows)))
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name=f"scoring-{self._name}", daemon=True)
             self._thread.start()
         self._handed += 1
-        self._ready_at = self._clock.monotonic() + self._expected_s(rows)
+        self._ready_at = self._clock.monotonic() + self._expected_s(rows, self._runs_at_once)
         self._questions.put((self._ticket, question, rows))
 
     def busy_s(self) -> float:
@@ -114,19 +114,20 @@ class Scoring(Generic[Question, Answer]):
         """End the thread after what is inside, if anything; does not wait for it."""
         self._questions.put(None)
 
-    def _expected_s(self, rows: int) -> float:
-        """No less than a question of so many rows takes, if each row costs the same and none less than nothing."""
+    def _expected_s(self, rows: int, runs_at_once: int) -> float:
+        """No less than a question of so many rows takes, if each row costs the same and none less than nothing.
+
+        runs_at_once: 1 says so of what is made of the answers too, which is not done side by side.
+        """
         if self._last is None:
             return float("inf")
-        return self._last.seconds * max(1.0, self._in_turn(rows) / self._in_turn(self._last.rows))
+        return self._last.seconds * max(
+            1.0, self._in_turn(rows, runs_at_once) / self._in_turn(self._last.rows, runs_at_once)
+        )
 
-    def _alone_s(self, rows: int) -> float:
-        """The same if nothing is done side by side: only the model's runs are, not what is made of their answers."""
-        return float("inf") if self._last is None else self._last.seconds * max(1.0, rows / self._last.rows)
-
-    def _in_turn(self, rows: int) -> int:
+    def _in_turn(self, rows: int, runs_at_once: int) -> int:
         """How many of the rows are worked on one after another, where most of them are."""
-        rounds, rest = divmod(rows, self._run_rows * self._runs_at_once)
+        rounds, rest = divmod(rows, self._run_rows * runs_at_once)
         return rounds * self._run_rows + min(rest, self._run_rows)
 
     def _run(self) -> None:

@@ -54,12 +54,6 @@ def reader_columns(reader: Schema) -> pa.Schema:
     )
 
 
-def holds_array(node: Node) -> bool:
-    """Whether a value of this field may be an array."""
-    kind = without_null(node)
-    return isinstance(kind, dict) and kind["type"] == "array"
-
-
 def may_have_null_items(column: pa.Field) -> bool:
     """Whether this one of `reader_columns` is of arrays in which an item may be null."""
     return bool(column.metadata)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyruhvro
 
-from app.avro.columns import columnar_node, columnar_type, holds_array, reads_in_columns
+from app.avro.columns import columnar_node, columnar_type, reads_in_columns
 from app.avro.datum import check_datum
 from app.avro.few_rows import MOST_READ, FewRowsReader
 from app.avro.framing import Framing
@@ -91,7 +91,8 @@ class ColumnarReader:
         self._read_schema = json.dumps(
             {"type": "record", "name": "Framed", "fields": [*framing.fields, *fields, _SENTINEL_FIELD]}
         )
-        with_arrays = any(holds_array(item["type"]) for item in writer.fields)  # one may hold a million objects
+        # an array may hold a million objects
+        with_arrays = any(pa.types.is_list(columnar_type(item["type"])) for item in writer.fields)
         is_plain = resolution.keeps_all and not with_arrays
         self._few_rows = FewRowsReader(framing, header, writer, resolution) if is_plain else None
 

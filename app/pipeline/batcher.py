@@ -165,7 +165,7 @@ class MicroBatcher(Generic[Item]):
         """Seconds until a batch is due: 0.0 is now, infinity is never (nothing is held)."""
         if not self._records:
             return math.inf
-        if self._draining or len(self._records) >= self._policy.max_records or not self.room():
+        if self._draining or self.full or not self.room():
             return 0.0
         return self._pace.wait_s(self._deadline - self._clock.monotonic(), len(self._records))
 

@@ -20,7 +20,7 @@ MOST_KNOWN = 64  # constants kept as columns; versions come and go, and the few 
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRows:
     """Rows to be encoded.
 
     table: (m,) their events. outputs: by field, (m,) or (m, k). rows: (m,) their places in `origin`.
@@ -42,10 +42,10 @@ class Fill(ABC):
         self.name, self.kind = name, kind
 
     @abstractmethod
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         """(m,) of `kind`."""
 
-    def values(self, answered: Answered) -> list[Any]:
+    def values(self, answered: AnsweredRows) -> list[Any]:
         """The same as Avro writes it; numbers for times."""
         return plain_values(self.column(answered))
 
@@ -58,15 +58,15 @@ class _FromArray(Fill):
         self._dtype = None if pa.types.is_string(kind) or pa.types.is_list(kind) else kind.to_pandas_dtype()
 
     @abstractmethod
-    def array(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: AnsweredRows) -> npt.NDArray[Any]:
         """(m,) or, for a field of arrays, (m, k)."""
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         return _arrow(self.array(answered), self.kind)
 
     @override
-    def values(self, answered: Answered) -> list[Any]:
+    def values(self, answered: AnsweredRows) -> list[Any]:
         array = self.array(answered)
         values: list[Any] = (array if self._dtype is None else array.astype(self._dtype, copy=False)).tolist()
         return values
@@ -76,7 +76,7 @@ class FromModel(_FromArray):
     """An output."""
 
     @override
-    def array(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: AnsweredRows) -> npt.NDArray[Any]:
         return answered.outputs[self.name]
 
 
@@ -84,7 +84,7 @@ class SourcePartition(_FromArray):
     """The event's partition."""
 
     @override
-    def array(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: AnsweredRows) -> npt.NDArray[Any]:
         return answered.origin.partitions()[answered.rows]
 
 
@@ -92,7 +92,7 @@ class SourceOffset(_FromArray):
     """The event's offset."""
 
     @override
-    def array(self, answered: Answered) -> npt.NDArray[Any]:
+    def array(self, answered: AnsweredRows) -> npt.NDArray[Any]:
         return answered.origin.offsets[answered.rows]
 
 
@@ -100,7 +100,7 @@ class FromEvent(Fill):
     """A field of the event."""
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         column = answered.table.column(self.name)
         # safe=False: no event may stop the worker; what start-up lets through loses at most precision
         return column if column.type == self.kind else column.cast(self.kind, safe=False)
@@ -110,11 +110,11 @@ class Nulls(Fill):
     """Nothing."""
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         return pa.nulls(len(answered.rows), self.kind)
 
     @override
-    def values(self, answered: Answered) -> list[Any]:
+    def values(self, answered: AnsweredRows) -> list[Any]:
         return [None] * len(answered.rows)
 
 
@@ -126,11 +126,11 @@ class Constant(Fill):
         self.known: dict[str | int, pa.Array] = {}
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         return self.repeated(answered.constants[self.name], len(answered.rows))
 
     @override
-    def values(self, answered: Answered) -> list[Any]:
+    def values(self, answered: AnsweredRows) -> list[Any]:
         return [answered.constants[self.name]] * len(answered.rows)
 
     def repeated(self, value: str | int, count: int) -> pa.Array:
@@ -147,7 +147,7 @@ class SourceTopic(Constant):
     """The event's topic, which most batches have one of."""
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         sources = answered.origin.sources
         first = sources[0].topic
         if all(source.topic == first for source in sources):
@@ -156,7 +156,7 @@ class SourceTopic(Constant):
         return topics.take(pa.array(answered.origin.source[answered.rows]))
 
     @override
-    def values(self, answered: Answered) -> list[Any]:
+    def values(self, answered: AnsweredRows) -> list[Any]:
         sources = answered.origin.sources
         return [sources[index].topic for index in answered.origin.source[answered.rows].tolist()]
 
@@ -165,7 +165,7 @@ class PredictedAt(Fill):
     """When."""
 
     @override
-    def column(self, answered: Answered) -> pa.Array:
+    def column(self, answered: AnsweredRows) -> pa.Array:
         return _arrow(np.full(len(answered.rows), answered.now_ms), self.kind)
 
 

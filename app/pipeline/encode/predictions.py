@@ -11,7 +11,7 @@ import pyarrow as pa
 from app.avro.columns import may_have_null_items
 from app.avro.datum_writer import DatumWriter
 from app.errors import SchemaIncompatible
-from app.pipeline.encode.fills import PROVENANCE, Answered, Fill, FromEvent, FromModel, Nulls
+from app.pipeline.encode.fills import PROVENANCE, AnsweredRows, Fill, FromEvent, FromModel, Nulls
 from app.ports import Model
 from app.records import Columns, IntArray, Origin
 from app.specs import Output, ProbabilitiesOutput
@@ -93,7 +93,7 @@ class PredictionEncoder:
         count, table = len(rows), columns.table
         if count != len(columns.rows):
             table = table.take(pa.array(np.searchsorted(columns.rows, rows)))
-        answered = Answered(table, fields, rows, origin, answerer.constants(), now_ms)
+        answered = AnsweredRows(table, fields, rows, origin, answerer.constants(), now_ms)
         if self._writer.takes_values(count):
             return self._writer.write_values([fill.values(answered) for fill in self._fills], count)
         return self._writer.write({fill.name: fill.column(answered) for fill in self._fills}, count)

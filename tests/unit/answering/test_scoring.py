@@ -6,7 +6,7 @@ from queue import SimpleQueue
 import pytest
 from fakes import ManualClock
 
-from app.answering.scoring import MOST_TOGETHER, QUICK_S, TAKE_S, TOGETHER_S, Scoring
+from app.answering.scoring import MOST_ROWS, MOST_TOGETHER, QUICK_S, TAKE_S, TOGETHER_S, Scoring
 
 ROWS = 512
 
@@ -14,15 +14,17 @@ ROWS = 512
 class Model:
     """Takes so long for each row; says on which thread it was asked."""
 
-    def __init__(self, row_s=0.0, **runs):
+    def __init__(self, row_s=0.0, run_rows=MOST_ROWS, runs_at_once=1):
+        self.run_rows, self.runs_at_once = run_rows, runs_at_once
         self.clock, self.row_s = ManualClock(), row_s
         self.release = threading.Event()
         self.release.set()
-        self.scoring = Scoring(self.answer, "churn", self.clock, **runs)
+        self.scoring = Scoring(self.answer, "churn", self.clock, run_rows=run_rows, runs_at_once=runs_at_once)
 
     def answer(self, rows):
         assert self.release.wait(30.0)
-        self.clock.advance(self.scoring._in_turn(rows) * self.row_s)
+        runs = [min(self.run_rows, rows - start) for start in range(0, rows, self.run_rows)]
+        self.clock.advance(sum(runs[:: self.runs_at_once]) * self.row_s)  # the first of each round is its longest
         return threading.current_thread().name
 
     def ask(self, rows):

@@ -1,17 +1,10 @@
 """How the CPUs that a worker process may use are shared out among the runs of its model."""
 
 import pytest
+from fakes import PIPELINE
 
 from app.settings.root import Settings
 from app.wiring import lanes
-
-PIPELINE = {
-    "name": "churn",
-    "input_topics": ["in"],
-    "output_topic": "out",
-    "dead_letter_topic": "dead",
-    "model": "churn",
-}
 
 
 def settings_of(processes, models):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fakes import PIPELINE
 
 from app.errors import BadSettings
 from app.models.model_store import open_store
@@ -12,13 +13,6 @@ from app.settings.reading import load_settings
 
 CANARY = "c4n4ry-53cr3t"
 KEY = "eA=="  # base64, or the library refuses it
-PIPELINE = {
-    "name": "churn",
-    "input_topics": ["in"],
-    "output_topic": "out",
-    "dead_letter_topic": "dead",
-    "model": "churn",
-}
 
 
 @pytest.fixture

@@ -369,6 +369,7 @@ def test_an_array_of_enums_that_nothing_fills_is_null():
     assert encode(text, record(("x", "int")), model, [{"x": 1}]) == [{"plans": None, "value": 1.5}]
 
 
+@pytest.mark.parametrize("_rows_written_one_by_one", [MOST_WRITTEN], indirect=True)  # it sets that itself
 @given(data=st.data(), node=records(), wanted=records())
 def test_no_event_makes_the_encoder_raise_once_it_has_accepted_both_schemas(data, node, wanted):
     """Values of every type and size, hence of every column a decoder may give; fields match by name.
